@@ -1,0 +1,3 @@
+//! Compares servers side by side: CPU, instructions, system calls and resident bytes per operation.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs the real `tiercache` binary against a real memcached and real clients.
