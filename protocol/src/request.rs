@@ -1,0 +1,279 @@
+//! Logical requests: what a client asks, apart from the syntax it asked in.
+//!
+//! Every syntax (classic text, meta, later binary) decodes into [`Request`]; what remains of the
+//! syntax is the [`Form`] that says how the answer has to look. Requests borrow from the bytes they
+//! were decoded from, and from the decoder where a base64 key had to be decoded.
+
+use crate::exptime::Exptime;
+use crate::key::Keys;
+
+/// One decoded command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `get`, `gets`, `gat`, `gats`: any number of keys, answered in order.
+    Get(Get<'a>),
+    /// `mg`: one key with options.
+    Retrieve(Retrieve<'a>),
+    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`, `ms`.
+    Store(Store<'a>),
+    /// `delete`, `md`.
+    Delete(Delete<'a>),
+    /// `incr`, `decr`, `ma`.
+    Arithmetic(Arithmetic<'a>),
+    /// `touch`.
+    Touch(Touch<'a>),
+    /// `me`: the facts about an item, for debugging.
+    Inspect(Inspect<'a>),
+    /// `mn`: answers after everything before it.
+    Noop,
+    /// `flush_all`.
+    FlushAll {
+        /// When it takes effect; at once where the client named no delay (or 0, or less).
+        delay: Exptime,
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
+    /// A command about the server itself.
+    Admin(Admin<'a>),
+    /// `quit`: close without an answer.
+    Quit,
+}
+
+/// Commands about the server rather than about an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admin<'a> {
+    /// `version`.
+    Version,
+    /// `verbosity LEVEL`.
+    Verbosity {
+        /// The level asked for.
+        level: u32,
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
+    /// `stats [ARGUMENTS]`: the raw arguments after the word, trimmed.
+    Stats(&'a [u8]),
+    /// `shutdown`, `shutdown graceful`.
+    Shutdown(Shutdown),
+    /// `cache_memlimit MEGABYTES`.
+    MemoryLimit {
+        /// The new limit in MiB.
+        megabytes: u32,
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
+    /// `lru_crawler ARGUMENTS`: the raw arguments after the word, trimmed.
+    LruCrawler(&'a [u8]),
+    /// `lru ARGUMENTS`: the raw arguments after the word, trimmed.
+    Lru(&'a [u8]),
+    /// `slabs ARGUMENTS`: the raw arguments after the word, trimmed.
+    Slabs(&'a [u8]),
+    /// `watch ARGUMENTS`: the raw arguments after the word, trimmed.
+    Watch(&'a [u8]),
+    /// `refresh_certs`.
+    RefreshCerts,
+}
+
+/// How a `shutdown` command wants the server to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// At once.
+    Now,
+    /// As a clean stop.
+    Graceful,
+}
+
+/// How the answer has to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// Classic text.
+    Classic {
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
+    /// A meta command.
+    Meta(MetaForm<'a>),
+}
+
+/// The part of a meta request that shapes its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaForm<'a> {
+    /// The decoded key, for the return flag `k`.
+    pub key: &'a [u8],
+    /// Whether the key came in base64 (flag `b`).
+    pub key_base64: bool,
+    /// Flag `q`: hide the ordinary answer.
+    pub quiet: bool,
+    /// The opaque token of flag `O`, without the letter.
+    pub opaque: Option<&'a [u8]>,
+    /// The flags that ask for something in the answer, in request order
+    /// (of `b c f h k l O s t v`).
+    pub returns: Returns,
+}
+
+/// Return-flag letters in request order; at most [`crate::limits::META_TOKENS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Returns {
+    pub(crate) letters: [u8; crate::limits::META_TOKENS_MAX],
+    pub(crate) count: u8,
+}
+
+impl Returns {
+    /// The letters in request order.
+    #[inline]
+    pub fn letters(&self) -> &[u8] {
+        &self.letters[..usize::from(self.count)]
+    }
+
+    /// Whether the flag `letter` was given.
+    #[inline]
+    pub fn contains(&self, letter: u8) -> bool {
+        self.letters().contains(&letter)
+    }
+
+    /// Appends a letter; what is beyond the bound is ignored (the decoder refuses it earlier).
+    #[inline]
+    pub fn push(&mut self, letter: u8) {
+        if let Some(place) = self.letters.get_mut(usize::from(self.count)) {
+            *place = letter;
+            self.count += 1;
+        }
+    }
+}
+
+/// `get k1 k2 …` and its relatives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Get<'a> {
+    /// The keys in order. All of them were checked, unless the line goes on in a further request.
+    pub keys: Keys<'a>,
+    /// `gat`: the new exptime.
+    pub touch: Option<Exptime>,
+    /// `gets`, `gats`: answer the CAS unique too.
+    pub with_cas: bool,
+    /// Whether `END` follows the last key. False for all but the last part of a line that is
+    /// longer than [`crate::limits::GET_LINE_WHOLE_MAX`] and therefore answered in parts.
+    pub last: bool,
+}
+
+/// `mg`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retrieve<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Flag `v`: answer the value.
+    pub value: bool,
+    /// Flag `C`: leave out the value if the item's CAS unique equals this.
+    pub known_cas: Option<u64>,
+    /// Flag `E`: the CAS unique of an item that flag `N` creates.
+    pub new_cas: Option<u64>,
+    /// Flag `N`: on a miss create an empty item that expires then, and win.
+    pub vivify: Option<Exptime>,
+    /// Flag `R`: win if the item expires sooner than this.
+    pub recache: Option<Exptime>,
+    /// Flag `T`: the new exptime.
+    pub touch: Option<Exptime>,
+    /// Flag `u` given: do not count this access for recency.
+    pub no_bump: bool,
+    /// How to answer.
+    pub form: MetaForm<'a>,
+}
+
+/// What a store does when the key is or is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Always store.
+    Set,
+    /// Only if the key is not there.
+    Add,
+    /// Only if the key is there.
+    Replace,
+    /// After the present value.
+    Append,
+    /// Before the present value.
+    Prepend,
+}
+
+/// `set` and its relatives, `cas`, `ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store<'a> {
+    /// What to do.
+    pub mode: StoreMode,
+    /// The key.
+    pub key: &'a [u8],
+    /// The client's flags.
+    pub flags: u32,
+    /// When the item expires.
+    pub exptime: Exptime,
+    /// The value, without its line end.
+    pub value: &'a [u8],
+    /// `cas`, flag `C`: only if the item's CAS unique equals this.
+    pub compare: Option<u64>,
+    /// Flag `E`: the item's new CAS unique.
+    pub new_cas: Option<u64>,
+    /// Flag `I`: with a `compare` lower than the item's, store and mark stale.
+    pub invalidate: bool,
+    /// Flag `N` of an append or prepend: create on a miss, expiring then.
+    pub vivify: Option<Exptime>,
+    /// How to answer.
+    pub form: Form<'a>,
+}
+
+/// `delete`, `md`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delete<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Flag `C`.
+    pub compare: Option<u64>,
+    /// Flag `E`: with `I` or `x`, the item's new CAS unique.
+    pub new_cas: Option<u64>,
+    /// Flag `I`: mark stale instead of deleting.
+    pub invalidate: bool,
+    /// Flag `T`: with `I`, the new exptime.
+    pub touch: Option<Exptime>,
+    /// Flag `x`: empty the value and clear the client flags instead of deleting.
+    pub clear: bool,
+    /// How to answer.
+    pub form: Form<'a>,
+}
+
+/// `incr`, `decr`, `ma`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arithmetic<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Whether to subtract.
+    pub decrement: bool,
+    /// By how much.
+    pub delta: u64,
+    /// Flag `N` (with `J`, else 0): create on a miss with this value and exptime.
+    pub vivify: Option<(u64, Exptime)>,
+    /// Flag `T`: the new exptime.
+    pub touch: Option<Exptime>,
+    /// Flag `C`.
+    pub compare: Option<u64>,
+    /// Flag `E`.
+    pub new_cas: Option<u64>,
+    /// How to answer.
+    pub form: Form<'a>,
+}
+
+/// `touch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The new exptime.
+    pub exptime: Exptime,
+    /// How to answer.
+    pub form: Form<'a>,
+}
+
+/// `me`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect<'a> {
+    /// The decoded key.
+    pub key: &'a [u8],
+    /// Whether the key came in base64.
+    pub key_base64: bool,
+}

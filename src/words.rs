@@ -1,0 +1,198 @@
+//! Byte ranges in atomic words: streaming bytes in, copying them out, comparing them.
+//!
+//! Words hold bytes in little-endian order: byte `n` of a range is byte `n % 8` of word `n / 8`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::memory::WORD_BYTES;
+
+/// Streams bytes into words from the first one on, a whole word per store.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    words: &'a [AtomicU64],
+    next: usize,
+    /// Bytes that do not fill a word yet, in its low end.
+    partial: u64,
+    partial_bits: u32,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer that begins at the first of `words`.
+    #[inline]
+    pub fn new(words: &'a [AtomicU64]) -> Writer<'a> {
+        Writer { words, next: 0, partial: 0, partial_bits: 0 }
+    }
+
+    /// Appends 8 bytes.
+    #[inline]
+    pub fn push_u64(&mut self, value: u64) {
+        self.words[self.next].store(self.partial | (value << self.partial_bits), Relaxed);
+        self.next += 1;
+        self.partial = if self.partial_bits == 0 { 0 } else { value >> (64 - self.partial_bits) };
+    }
+
+    /// Appends the low `count` bytes of `value`, whose other bytes must be zero. `count` < 8.
+    #[inline]
+    pub fn push_low(&mut self, value: u64, count: u32) {
+        debug_assert!(count < 8 && (value >> (8 * count)) == 0);
+        let bits = self.partial_bits + 8 * count;
+        if bits >= 64 {
+            self.words[self.next].store(self.partial | (value << self.partial_bits), Relaxed);
+            self.next += 1;
+            self.partial = if self.partial_bits == 0 { 0 } else { value >> (64 - self.partial_bits) };
+            self.partial_bits = bits - 64;
+        } else {
+            self.partial |= value << self.partial_bits;
+            self.partial_bits = bits;
+        }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(WORD_BYTES);
+        for chunk in &mut chunks {
+            self.push_u64(u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes")));
+        }
+        let rest = chunks.remainder();
+        self.push_low(low_bytes(rest), rest.len() as u32);
+    }
+
+    /// Appends `len` bytes that start at byte `offset` of other words.
+    pub fn push_words(&mut self, source: &[AtomicU64], offset: usize, len: usize) {
+        let mut at = offset;
+        let end = offset + len;
+        while end - at >= WORD_BYTES {
+            self.push_u64(load_u64(source, at));
+            at += WORD_BYTES;
+        }
+        if at < end {
+            let count = (end - at) as u32;
+            self.push_low(load_u64(source, at) & ((1 << (8 * count)) - 1), count);
+        }
+    }
+
+    /// Stores what does not fill a word, padded with zeros.
+    #[inline]
+    pub fn finish(self) {
+        if self.partial_bits > 0 {
+            self.words[self.next].store(self.partial, Relaxed);
+        }
+    }
+}
+
+/// At most 7 bytes as the low end of a word.
+#[inline]
+fn low_bytes(bytes: &[u8]) -> u64 {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().enumerate() {
+        value |= u64::from(*byte) << (8 * place);
+    }
+    value
+}
+
+/// The 8 bytes at byte `offset`; bytes past the last word read as zero.
+#[inline]
+pub fn load_u64(words: &[AtomicU64], offset: usize) -> u64 {
+    let (word, shift) = (offset / WORD_BYTES, 8 * (offset % WORD_BYTES) as u32);
+    let low = words[word].load(Relaxed) >> shift;
+    if shift == 0 {
+        return low;
+    }
+    let high = words.get(word + 1).map_or(0, |next| next.load(Relaxed));
+    low | (high << (64 - shift))
+}
+
+/// Fills `out` with the bytes from byte `offset` on.
+#[inline]
+pub fn copy_out(words: &[AtomicU64], offset: usize, out: &mut [u8]) {
+    let shift = 8 * (offset % WORD_BYTES) as u32;
+    let words = &words[offset / WORD_BYTES..];
+    let mut chunks = out.chunks_exact_mut(WORD_BYTES);
+    let mut next = 0;
+    if shift == 0 {
+        for (chunk, word) in (&mut chunks).zip(words) {
+            chunk.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+            next += 1;
+        }
+    } else if !words.is_empty() {
+        let mut low = words[0].load(Relaxed) >> shift;
+        for (chunk, word) in (&mut chunks).zip(&words[1..]) {
+            let word = word.load(Relaxed);
+            chunk.copy_from_slice(&(low | (word << (64 - shift))).to_le_bytes());
+            low = word >> shift;
+            next += 1;
+        }
+    }
+    let rest = chunks.into_remainder();
+    if !rest.is_empty() {
+        let tail = load_u64(words, next * WORD_BYTES + (shift / 8) as usize).to_le_bytes();
+        let count = rest.len();
+        rest.copy_from_slice(&tail[..count]);
+    }
+}
+
+/// Appends `len` bytes from byte `offset` on to `out`.
+#[inline]
+pub fn append_to(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + len, 0);
+    copy_out(words, offset, &mut out[start..]);
+}
+
+/// Whether the bytes from byte `offset` on begin with `expected`.
+#[inline]
+pub fn equal(words: &[AtomicU64], offset: usize, expected: &[u8]) -> bool {
+    let mut at = offset;
+    let mut chunks = expected.chunks_exact(WORD_BYTES);
+    for chunk in &mut chunks {
+        if load_u64(words, at) != u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes")) {
+            return false;
+        }
+        at += WORD_BYTES;
+    }
+    let rest = chunks.remainder();
+    rest.is_empty() || load_u64(words, at) & ((1 << (8 * rest.len())) - 1) == low_bytes(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(count: usize) -> Vec<AtomicU64> {
+        (0..count).map(|_| AtomicU64::new(u64::MAX)).collect()
+    }
+
+    proptest! {
+        // Pieces of any lengths come out as they went in, from any offset.
+        #[test]
+        fn bytes_survive(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8), from in 0usize..40) {
+            let all = pieces.concat();
+            let store = words(all.len() / 8 + 1);
+            let mut writer = Writer::new(&store);
+            for piece in &pieces {
+                writer.push(piece);
+            }
+            writer.finish();
+            let from = from.min(all.len());
+            let mut out = b"before".to_vec();
+            append_to(&store, from, all.len() - from, &mut out);
+            prop_assert_eq!(&out[6..], &all[from..]);
+            prop_assert!(equal(&store, from, &all[from..]));
+            if from < all.len() {
+                let mut other = all[from..].to_vec();
+                *other.last_mut().unwrap() ^= 1;
+                prop_assert!(!equal(&store, from, &other));
+            }
+
+            let copy = words(all.len() / 8 + 2);
+            let mut writer = Writer::new(&copy);
+            writer.push(b"abc");
+            writer.push_words(&store, from, all.len() - from);
+            writer.finish();
+            prop_assert!(equal(&copy, 0, b"abc"));
+            prop_assert!(equal(&copy, 3, &all[from..]));
+        }
+    }
+}
