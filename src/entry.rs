@@ -15,8 +15,11 @@ pub const NEVER: UnixSeconds = 0;
 /// The facts that travel with an item through every tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// Orders the writes of a key; also the CAS unique that clients see.
+    /// Orders the writes of a key over tiers and restarts; unique per write.
     pub version: u64,
+    /// The CAS unique that a client chose for the item (meta flag `E`). Without one the version is
+    /// the CAS unique.
+    pub own_cas: Option<u64>,
     /// The client's flags.
     pub flags: u32,
     /// Never served from this second on; [`NEVER`] for no limit.
@@ -30,6 +33,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The CAS unique that clients see.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        self.own_cas.unwrap_or(self.version)
+    }
+
     /// Whether the item may no longer be served.
     #[inline]
     pub fn expired(&self, now: UnixSeconds) -> bool {
