@@ -1,1 +1,54 @@
 //! Test support: real servers as child processes, a byte-level client, and the exact history checker.
+//!
+//! Nothing here links tiercache: the tests see it as its users do, through a socket and a process id.
+//! A test that needs a server that is not there fails and says how to get it; none is skipped silently.
+
+pub mod checker;
+pub mod client;
+pub mod load;
+pub mod process;
+pub mod random;
+pub mod server;
+pub mod value;
+
+use std::time::{Duration, Instant};
+
+/// Pause between two looks at a condition that [`eventually`] waits for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Looks at `condition` until it holds; false when it did not within `limit`.
+pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A number from the environment, `default` where the variable is not set.
+///
+/// # Panics
+/// When the variable is set to something that is not a number: a typo must not shrink a test.
+pub fn number_from_env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
+
+/// The seed of a random test: `TIERCACHE_TEST_SEED`, else one from the clock; printed so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let from_clock = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64);
+    let seed = number_from_env("TIERCACHE_TEST_SEED", from_clock);
+    println!("TIERCACHE_TEST_SEED={seed}");
+    seed
+}
