@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A number of bytes, written with k, m, g or t for powers of 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,23 @@ impl ByteSize {
     /// This many GiB.
     pub const fn gib(count: u64) -> ByteSize {
         ByteSize(count << 30)
+    }
+}
+
+impl Span {
+    /// This many milliseconds.
+    pub const fn ms(count: u64) -> Span {
+        Span(Duration::from_millis(count))
+    }
+
+    /// This many seconds.
+    pub const fn seconds(count: u64) -> Span {
+        Span(Duration::from_secs(count))
+    }
+
+    /// This many hours.
+    pub const fn hours(count: u64) -> Span {
+        Span(Duration::from_secs(count * 3600))
     }
 }
 
@@ -118,6 +135,18 @@ impl<'de> Deserialize<'de> for ByteSize {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Span, D::Error> {
         from_text_or_number(from)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

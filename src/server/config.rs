@@ -1,0 +1,74 @@
+//! What the server is told at start: where it listens and how much one client may ask of it.
+
+use std::path::PathBuf;
+
+use crate::units::Span;
+
+/// Listeners, workers and limits of connections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Where to listen for TCP. Default port 11211 of all interfaces.
+    pub listen: Vec<Address>,
+    /// A unix socket to listen on instead of TCP. Default none.
+    pub unix_socket: Option<PathBuf>,
+    /// The unix socket's access bits, `-a`. Default 0o700.
+    pub unix_mask: u32,
+    /// Connections the kernel holds until they are accepted, `-b`. Default 1024.
+    pub backlog: u32,
+    /// Worker threads, `-t`. Default the number of cores.
+    pub threads: usize,
+    /// Connections at the same time, `-c`. Default 1024.
+    pub max_connections: usize,
+    /// What happens to a connection beyond the limit. Default refused.
+    pub beyond_limit: BeyondLimit,
+    /// A connection without a request for so long is closed; zero for never, the default.
+    pub idle_timeout: Span,
+    /// Requests that one connection may have answered before the others have their turn, `-R`.
+    pub turn_requests_max: usize,
+    /// Largest value in bytes, known here because it bounds what a half received request may hold.
+    pub value_bytes_max: usize,
+}
+
+impl ServerConfig {
+    /// memcached's port.
+    pub const PORT: u16 = 11211;
+
+    /// Enough for the requests that one read brings in, so that a pipeline is answered in one
+    /// write. memcached's 20 counts wake-ups of an event loop that reads again after each.
+    pub const TURN_REQUESTS_MAX: usize = 1024;
+}
+
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        ServerConfig {
+            listen: vec![Address { host: None, port: ServerConfig::PORT }],
+            unix_socket: None,
+            unix_mask: 0o700,
+            backlog: 1024,
+            threads: std::thread::available_parallelism().map_or(4, usize::from),
+            max_connections: 1024,
+            beyond_limit: BeyondLimit::Refuse,
+            idle_timeout: Span::seconds(0),
+            turn_requests_max: ServerConfig::TURN_REQUESTS_MAX,
+            value_bytes_max: 1 << 20,
+        }
+    }
+}
+
+/// A place to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A name or IP address; none for all interfaces, IPv4 and IPv6.
+    pub host: Option<String>,
+    /// The TCP port; 0 lets the kernel choose.
+    pub port: u16,
+}
+
+/// What happens to a connection beyond [`ServerConfig::max_connections`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeyondLimit {
+    /// It is told `ERROR Too many open connections` and closed (memcached's `maxconns_fast`).
+    Refuse,
+    /// It waits in the kernel's backlog until another one ends.
+    Wait,
+}

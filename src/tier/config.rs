@@ -1,0 +1,118 @@
+//! What the tiers are told at start: sizes, residence times, limits of waiting.
+
+use crate::units::{ByteSize, Span};
+
+/// Sizes and times of hot, cold and the way to dry. Every field is resolved: no "unset" remains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TierConfig {
+    /// Bytes of hot: arena and index slots. Default 2 GiB.
+    pub hot_size: ByteSize,
+    /// How long an item stays in hot without a hit. Default 4 h.
+    pub hot_ttl: Span,
+    /// Bytes of cold: arena and index slots. Default 10 GiB.
+    pub cold_size: ByteSize,
+    /// How long an item stays in cold without a hit. Default 24 h.
+    pub cold_ttl: Span,
+    /// Largest item (key, value and header) in bytes, `-I`. Default 1 MiB.
+    pub item_size_max: ByteSize,
+    /// Whether a full cache makes room by dropping items; `-M` answers an error instead. Default on.
+    pub evict: Evict,
+    /// Which items leave first. Default FIFO with reinsertion.
+    pub policy: Policy,
+    /// How fast sealed RAM segments are dried before they have to leave. Default 32 MiB/s.
+    pub dry_ahead: DryAhead,
+    /// How long a store that needs room waits for the dry tier's queue. Default 20 ms.
+    pub dry_wait: Span,
+    /// When a fetch from dry becomes a counted miss. Default 500 ms.
+    pub dry_deadline: Span,
+    /// Bytes of index slots for dry items; reaching it reclaims dry. Default a tenth of the RAM
+    /// limit, at least 32 MiB.
+    pub dry_index: ByteSize,
+    /// How long a clean stop may take to move RAM to dry. Default 20 s.
+    pub drain_timeout: Span,
+    /// Residence times of items whose key a rule names; the first match counts. Default none.
+    pub rules: Vec<TtlRule>,
+}
+
+impl TierConfig {
+    /// What hot and cold may use together: memcached's `limit_maxbytes`.
+    pub fn memory_limit(&self) -> ByteSize {
+        ByteSize(self.hot_size.0 + self.cold_size.0)
+    }
+}
+
+impl Default for TierConfig {
+    fn default() -> TierConfig {
+        TierConfig {
+            hot_size: ByteSize::gib(2),
+            hot_ttl: Span::hours(4),
+            cold_size: ByteSize::gib(10),
+            cold_ttl: Span::hours(24),
+            item_size_max: ByteSize::mib(1),
+            evict: Evict::Yes,
+            policy: Policy::Fifo,
+            dry_ahead: DryAhead::Rate(ByteSize::mib(32)),
+            dry_wait: Span::ms(20),
+            dry_deadline: Span::ms(500),
+            dry_index: TierConfig::dry_index_default(ByteSize::gib(12)),
+            drain_timeout: Span::seconds(20),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl TierConfig {
+    /// The default of [`TierConfig::dry_index`] for a RAM limit.
+    pub fn dry_index_default(memory_limit: ByteSize) -> ByteSize {
+        ByteSize(memory_limit.0 / 10).max(ByteSize::mib(32))
+    }
+}
+
+/// What happens when no room is left in any tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evict {
+    /// Items are dropped.
+    Yes,
+    /// A store answers `SERVER_ERROR out of memory storing object`.
+    No,
+}
+
+/// Which items leave RAM first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Oldest segment first; items with hits are reinserted or demoted, the others leave.
+    Fifo,
+}
+
+/// Drying of RAM segments in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DryAhead {
+    /// Only what has to leave RAM is dried.
+    Off,
+    /// At most this many bytes per second.
+    Rate(ByteSize),
+}
+
+/// Residence times for the keys that a rule selects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TtlRule {
+    /// Which keys.
+    pub keys: RuleKeys,
+    /// In place of [`TierConfig::hot_ttl`].
+    pub hot_ttl: Option<Span>,
+    /// In place of [`TierConfig::cold_ttl`].
+    pub cold_ttl: Option<Span>,
+    /// In place of the dry tier's.
+    pub dry_ttl: Option<Span>,
+}
+
+/// How a rule selects keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleKeys {
+    /// The key begins with this.
+    Prefix(String),
+    /// The key matches this pattern, in which `*` stands for any bytes.
+    Glob(String),
+    /// The item carries this tag.
+    Tag(String, String),
+}
