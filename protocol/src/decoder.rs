@@ -1,0 +1,458 @@
+//! Bytes of a connection in, requests out, however the bytes are split.
+//!
+//! ```text
+//!            line complete        value complete
+//!   Line ───────────────▶ Body ──────────────────▶ Line      ms, set, …
+//!    │ ╲ refused store, or too large
+//!    │  ╲───────────────▶ Swallow ───────────────▶ Line      body bytes go as they come
+//!    │ get line over GET_LINE_WHOLE_MAX
+//!    ├──────────────────▶ GetRest ─ last part ───▶ Line
+//!    │                      │ a key too long
+//!    └──────────────────────┴──▶ SkipLine ───────▶ Line
+//! ```
+//!
+//! No byte is searched for a line end twice, no header is parsed twice, and nothing is allocated.
+//! What is yielded depends on the bytes alone, never on how they were split.
+
+use crate::classic;
+use crate::error::Reject;
+use crate::exptime::Exptime;
+use crate::key::Keys;
+use crate::lexer::keys_fit;
+use crate::limits::{GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY_MAX, LINE_MAX};
+use crate::meta;
+use crate::request::{Form, Get, Request};
+use crate::store_header::{KeyScratch, StoreHeader};
+use memchr::{memchr, memrchr};
+
+/// The decoder of one connection. Small: what it remembers is the header of a store whose value is
+/// still to come, and a base64 key.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    item_max: ItemMax,
+    state: State,
+    /// How many bytes of the unconsumed input were already searched for a line end or, in
+    /// [`State::Body`], are there.
+    seen: usize,
+    key_scratch: KeyScratch,
+}
+
+/// What [`Decoder::decode`] found at the front of the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A whole request.
+    Request {
+        /// The request; it borrows from the input and the decoder.
+        request: Request<'a>,
+        /// How many bytes of the input it took.
+        consumed: usize,
+    },
+    /// A request that is refused. The connection goes on.
+    Reject {
+        /// The answer; none if the client asked for none.
+        reply: Option<Reject>,
+        /// How many bytes of the input it took.
+        consumed: usize,
+        /// A key whose old value must not outlive a store that was too large.
+        key_to_delete: Option<&'a [u8]>,
+    },
+    /// Bytes that mean nothing, the body of a refused store for instance.
+    Skip {
+        /// How many bytes of the input to drop.
+        consumed: usize,
+    },
+    /// The input ends within a request.
+    More {
+        /// How many bytes the whole request has, where that is known: input of at least this length
+        /// makes the next call useful.
+        total: Option<usize>,
+    },
+    /// The connection has to be closed without an answer.
+    Close {
+        /// Why, for the log.
+        reason: CloseReason,
+    },
+}
+
+/// Why a connection is closed by what it sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// A line that is no `get` is longer than [`LINE_MAX`].
+    LineTooLong,
+    /// The line looks like HTTP: a browser was made to send it.
+    Http,
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LineTooLong => "command line too long",
+            Self::Http => "HTTP request on a memcached port",
+        })
+    }
+}
+
+/// How large an item may be.
+#[derive(Debug, Clone, Copy)]
+enum ItemMax {
+    /// This many bytes of value.
+    Value(usize),
+    /// This many bytes, counted as memcached counts an item.
+    Item(usize),
+}
+
+impl ItemMax {
+    #[inline]
+    fn holds(self, header: &StoreHeader, key: &[u8]) -> bool {
+        match self {
+            Self::Value(max) => header.value_len <= max,
+            Self::Item(max) => {
+                let flags_bytes = if header.flags == 0 {
+                    0
+                } else {
+                    ITEM_FLAGS_BYTES
+                };
+                header.value_len + key.len() + flags_bytes + ITEM_HEADER_BYTES <= max
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// At the start of a request or within its line.
+    Line,
+    /// The header of a store was read, its value not.
+    Body(StoreHeader),
+    /// This many bytes of a refused store's body are to be dropped.
+    Swallow(usize),
+    /// Within a `get` line that is yielded in parts.
+    GetRest {
+        touch: Option<Exptime>,
+        with_cas: bool,
+    },
+    /// Within a `get` line that was refused.
+    SkipLine,
+}
+
+/// What a command line says.
+pub(crate) enum Parsed<'a> {
+    Request(Request<'a>),
+    Store(StoreHeader),
+    /// Refused, with this many bytes of a body behind it.
+    Reject {
+        reply: Option<Reject>,
+        swallow: usize,
+    },
+    Close(CloseReason),
+}
+
+impl Parsed<'_> {
+    /// Refused with an answer, and no body follows.
+    pub(crate) const fn reject(reply: Reject) -> Self {
+        Self::Reject {
+            reply: Some(reply),
+            swallow: 0,
+        }
+    }
+}
+
+impl Decoder {
+    /// A decoder for a new connection that refuses values of more than `item_value_max` bytes.
+    pub const fn new(item_value_max: usize) -> Self {
+        Self::with(ItemMax::Value(item_value_max))
+    }
+
+    /// A decoder that refuses exactly those items that memcached refuses with `-I item_size_max`
+    /// (bytes): it counts the key, the flags and [`ITEM_HEADER_BYTES`] along with the value.
+    pub const fn with_item_size_max(item_size_max: usize) -> Self {
+        Self::with(ItemMax::Item(item_size_max))
+    }
+
+    const fn with(item_max: ItemMax) -> Self {
+        Self {
+            item_max,
+            state: State::Line,
+            seen: 0,
+            key_scratch: KeyScratch::new(),
+        }
+    }
+
+    /// Looks at `buf`, all bytes that were received and not consumed yet, and says what stands at
+    /// its front. The caller drops what was consumed and calls again until it needs
+    /// [`More`](Decoded::More).
+    #[inline]
+    pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
+        if !matches!(self.state, State::Line) {
+            return self.resume(buf);
+        }
+        let window = &buf[..buf.len().min(GET_LINE_WHOLE_MAX)];
+        let Some(more) = window.get(self.seen..).and_then(|new| memchr(b'\n', new)) else {
+            return self.without_line_end(buf.len(), window);
+        };
+        let end = self.seen + more;
+        self.seen = 0;
+        let line = without_cr(&window[..end]);
+        // The most frequent request, before anything else is asked.
+        if let Some(keys) = line.strip_prefix(b"get ")
+            && keys.len() <= KEY_MAX
+        {
+            let keys = Keys::new(keys);
+            if !keys.is_empty() {
+                let get = Get {
+                    keys,
+                    touch: None,
+                    with_cas: false,
+                    last: true,
+                };
+                return Decoded::Request {
+                    request: Request::Get(get),
+                    consumed: end + 1,
+                };
+            }
+        }
+        if end > LINE_MAX && !may_be_long(line) {
+            return Decoded::Close {
+                reason: CloseReason::LineTooLong,
+            };
+        }
+        self.line(buf, line, end + 1)
+    }
+
+    /// How many bytes of a value are still to come, if a request is half received; 0 while its line
+    /// is not complete. None between requests.
+    pub fn pending(&self) -> Option<usize> {
+        match &self.state {
+            State::Line => (self.seen > 0).then_some(0),
+            State::Body(header) => Some(header.total().saturating_sub(self.seen)),
+            State::Swallow(left) => Some(*left),
+            State::GetRest { .. } | State::SkipLine => Some(0),
+        }
+    }
+
+    /// The line that starts a request, with its end at `consumed`.
+    fn line<'a>(&'a mut self, buf: &'a [u8], line: &'a [u8], consumed: usize) -> Decoded<'a> {
+        let parsed = match line {
+            // memcached parses no line shorter than this, its end included.
+            _ if consumed < classic::LINE_MIN => Parsed::reject(Reject::BadFormat),
+            [b'm', _] | [b'm', _, b' ', ..] => match meta::parse(line, &mut self.key_scratch) {
+                Ok(header) => meta::build(header, line, consumed, &self.key_scratch),
+                Err(refusal) => Parsed::Reject {
+                    reply: Some(refusal.reply),
+                    swallow: refusal.swallow,
+                },
+            },
+            _ => classic::parse(line, consumed),
+        };
+        match parsed {
+            Parsed::Request(request) => Decoded::Request { request, consumed },
+            Parsed::Store(header) => {
+                let key = header.key(buf, &self.key_scratch);
+                if !self.item_max.holds(&header, key) {
+                    self.state = State::Swallow(header.body_len());
+                    return Decoded::Reject {
+                        reply: (!header.noreply()).then_some(Reject::TooLarge),
+                        consumed,
+                        key_to_delete: header.deletes_when_too_large().then_some(key),
+                    };
+                }
+                if buf.len() < header.total() {
+                    let total = Some(header.total());
+                    self.state = State::Body(header);
+                    self.seen = buf.len();
+                    return Decoded::More { total };
+                }
+                store(&header, buf, &self.key_scratch)
+            }
+            Parsed::Reject { reply, swallow } => {
+                if swallow > 0 {
+                    self.state = State::Swallow(swallow);
+                }
+                Decoded::Reject {
+                    reply,
+                    consumed,
+                    key_to_delete: None,
+                }
+            }
+            Parsed::Close(reason) => Decoded::Close { reason },
+        }
+    }
+
+    /// The window holds no line end.
+    #[cold]
+    fn without_line_end<'a>(&'a mut self, buf_len: usize, window: &'a [u8]) -> Decoded<'a> {
+        self.seen = window.len();
+        if window.len() > LINE_MAX && !may_be_long(window) {
+            return Decoded::Close {
+                reason: CloseReason::LineTooLong,
+            };
+        }
+        if buf_len < GET_LINE_WHOLE_MAX {
+            return Decoded::More { total: None };
+        }
+        self.seen = 0;
+        match classic::parse_get_front(window) {
+            Ok((keys, touch, with_cas)) if !Keys::new(keys).is_empty() => {
+                self.state = State::GetRest { touch, with_cas };
+                self.get_part(window.len() - keys.len(), keys)
+            }
+            front => {
+                self.state = State::SkipLine;
+                let reply = Some(front.err().unwrap_or(Reject::BadFormat));
+                Decoded::Reject {
+                    reply,
+                    consumed: window.len(),
+                    key_to_delete: None,
+                }
+            }
+        }
+    }
+
+    /// Goes on within a request.
+    #[cold]
+    fn resume<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
+        match &mut self.state {
+            State::Line => Decoded::More { total: None },
+            State::Body(header) => {
+                self.seen = buf.len();
+                if buf.len() < header.total() {
+                    return Decoded::More {
+                        total: Some(header.total()),
+                    };
+                }
+                let header = header.clone();
+                self.state = State::Line;
+                self.seen = 0;
+                store(&header, buf, &self.key_scratch)
+            }
+            State::Swallow(left) => {
+                let consumed = buf.len().min(*left);
+                *left -= consumed;
+                if *left == 0 {
+                    self.state = State::Line;
+                }
+                skip(consumed)
+            }
+            State::GetRest { .. } => self.get_rest(buf),
+            State::SkipLine => {
+                let end = memchr(b'\n', buf);
+                if end.is_some() {
+                    self.state = State::Line;
+                }
+                skip(end.map_or(buf.len(), |end| end + 1))
+            }
+        }
+    }
+
+    /// A further part of a long `get` line.
+    fn get_rest<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
+        let State::GetRest { touch, with_cas } = self.state else {
+            return Decoded::More { total: None };
+        };
+        let window = &buf[..buf.len().min(GET_LINE_WHOLE_MAX)];
+        let new = window.get(self.seen..).unwrap_or_default();
+        let Some(end) = memchr(b'\n', new).map(|more| self.seen + more) else {
+            if window.len() < GET_LINE_WHOLE_MAX {
+                self.seen = window.len();
+                return Decoded::More { total: None };
+            }
+            self.seen = 0;
+            return self.get_part(0, window);
+        };
+        self.seen = 0;
+        self.state = State::Line;
+        let line = without_cr(&window[..end]);
+        if !keys_fit(line) {
+            let reply = Some(Reject::BadFormat);
+            return Decoded::Reject {
+                reply,
+                consumed: end + 1,
+                key_to_delete: None,
+            };
+        }
+        let get = Get {
+            keys: Keys::new(line),
+            touch,
+            with_cas,
+            last: true,
+        };
+        Decoded::Request {
+            request: Request::Get(get),
+            consumed: end + 1,
+        }
+    }
+
+    /// Yields the whole keys at the front of `keys`, which starts at `offset` and whose last key
+    /// may go on behind it.
+    fn get_part<'a>(&mut self, offset: usize, keys: &'a [u8]) -> Decoded<'a> {
+        let cut = memrchr(b' ', keys);
+        let (whole, tail) = keys.split_at(cut.map_or(0, |space| space + 1));
+        // The last byte may belong to the line end.
+        if without_cr(tail).len() > KEY_MAX || !keys_fit(whole) {
+            self.state = State::SkipLine;
+            let consumed = offset + keys.len();
+            let reply = Some(Reject::BadFormat);
+            return Decoded::Reject {
+                reply,
+                consumed,
+                key_to_delete: None,
+            };
+        }
+        let State::GetRest { touch, with_cas } = self.state else {
+            return Decoded::More { total: None };
+        };
+        let get = Get {
+            keys: Keys::new(whole),
+            touch,
+            with_cas,
+            last: false,
+        };
+        Decoded::Request {
+            request: Request::Get(get),
+            consumed: offset + whole.len(),
+        }
+    }
+}
+
+/// A store whose value is in `buf`.
+#[inline]
+fn store<'a>(header: &StoreHeader, buf: &'a [u8], key_scratch: &'a KeyScratch) -> Decoded<'a> {
+    let consumed = header.total();
+    match header.request(buf, key_scratch) {
+        Some(store) => Decoded::Request {
+            request: Request::Store(store),
+            consumed,
+        },
+        None => Decoded::Reject {
+            reply: (!header.noreply()).then_some(Reject::BadDataChunk),
+            consumed,
+            key_to_delete: None,
+        },
+    }
+}
+
+fn skip<'a>(consumed: usize) -> Decoded<'a> {
+    if consumed == 0 {
+        Decoded::More { total: None }
+    } else {
+        Decoded::Skip { consumed }
+    }
+}
+
+/// Whether a line may be longer than [`LINE_MAX`].
+fn may_be_long(line: &[u8]) -> bool {
+    [&b"get "[..], b"gets ", b"gat ", b"gats "]
+        .iter()
+        .any(|word| line.starts_with(word))
+}
+
+#[inline]
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// A classic form.
+#[inline]
+pub(crate) const fn classic_form<'a>(noreply: bool) -> Form<'a> {
+    Form::Classic { noreply }
+}

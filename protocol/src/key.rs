@@ -1,0 +1,94 @@
+//! The keys of a request line.
+
+use memchr::memchr;
+use std::fmt;
+
+/// The space-separated keys of a line, in order. Cheap to clone, so that a server can look at all
+/// keys first (to prefetch them) and answer them later.
+///
+/// ```
+/// use tiercache_protocol::Keys;
+///
+/// let keys = Keys::new(b"a  bc ");
+/// assert_eq!(keys.clone().count(), 2);
+/// assert_eq!(keys.collect::<Vec<_>>(), [&b"a"[..], b"bc"]);
+/// ```
+#[derive(Clone, Default)]
+pub struct Keys<'a> {
+    /// The keys to come; begins with one unless empty.
+    rest: &'a [u8],
+    /// Length of the first of them; 0 only if there is none.
+    first_len: usize,
+}
+
+impl<'a> Keys<'a> {
+    /// The keys in `line`, which holds no command word and no line end.
+    #[inline]
+    pub fn new(line: &'a [u8]) -> Self {
+        let mut rest = line;
+        while let [b' ', tail @ ..] = rest {
+            rest = tail;
+        }
+        let first_len = memchr(b' ', rest).unwrap_or(rest.len());
+        Self { rest, first_len }
+    }
+
+    /// Whether no key is left.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first_len == 0
+    }
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.first_len == 0 {
+            return None;
+        }
+        let (key, rest) = self.rest.split_at(self.first_len);
+        *self = Self::new(rest);
+        Some(key)
+    }
+}
+
+impl std::iter::FusedIterator for Keys<'_> {}
+
+impl PartialEq for Keys<'_> {
+    /// Equal keys in equal order; how many spaces stood between them is no matter.
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().eq(other.clone())
+    }
+}
+
+impl Eq for Keys<'_> {}
+
+impl fmt::Debug for Keys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for key in self.clone() {
+            list.entry(&key.escape_ascii().to_string());
+        }
+        list.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Keys;
+
+    // Spaces before, between and after keys do not make empty keys.
+    #[test]
+    fn spaces_only_separate() {
+        let all = |line| Keys::new(line).collect::<Vec<&[u8]>>();
+        assert_eq!(all(b"a"), [b"a"]);
+        assert_eq!(all(b"  a   bc\x01 "), [&b"a"[..], b"bc\x01"]);
+        assert!(Keys::new(b"").is_empty());
+        assert!(Keys::new(b"   ").is_empty());
+        assert!(!Keys::new(b" a").is_empty());
+        assert_eq!(Keys::new(b"a  b "), Keys::new(b"a b"));
+        assert_ne!(Keys::new(b"ab"), Keys::new(b"a b"));
+    }
+}
