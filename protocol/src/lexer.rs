@@ -78,7 +78,6 @@ impl Span {
     pub(crate) fn of(line: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr() - line.as_ptr().addr();
         // Command lines are far shorter than 4 GiB.
-        #[expect(clippy::cast_possible_truncation)]
         Self {
             start: start as u32,
             end: (start + part.len()) as u32,

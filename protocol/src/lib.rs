@@ -35,6 +35,7 @@ pub mod error;
 pub mod exptime;
 pub mod key;
 pub mod limits;
+pub mod reply;
 pub mod request;
 
 mod base64;
@@ -47,7 +48,9 @@ mod number;
 mod store_header;
 
 pub use decoder::{CloseReason, Decoded, Decoder};
+pub use encode::encode_request;
 pub use error::Reject;
 pub use exptime::Exptime;
 pub use key::Keys;
+pub use reply::{DecodedReply, Reply, ReplyDecoder};
 pub use request::{Form, MetaForm, Request};

@@ -63,7 +63,6 @@ fn signed(token: &[u8]) -> Option<i64> {
 pub(crate) fn parse_exptime(token: &[u8]) -> Option<i32> {
     let token = without_plus(token)?;
     // The low 32 bits are meant.
-    #[expect(clippy::cast_possible_truncation)]
     signed(token).map(|raw| raw as i32)
 }
 
@@ -94,7 +93,6 @@ pub(crate) fn push_u64(out: &mut Vec<u8>, mut number: u64) {
     loop {
         start -= 1;
         // A remainder of 10 fits a byte.
-        #[expect(clippy::cast_possible_truncation)]
         let digit = (number % 10) as u8;
         text[start] = b'0' + digit;
         number /= 10;

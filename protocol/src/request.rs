@@ -6,6 +6,7 @@
 
 use crate::exptime::Exptime;
 use crate::key::Keys;
+use crate::lexer::has_noreply;
 
 /// One decoded command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,8 @@ pub enum Request<'a> {
     Noop,
     /// `flush_all`.
     FlushAll {
-        /// When it takes effect; at once where the client named no delay (or 0, or less).
+        /// When it takes effect: [`Exptime::Expired`], which is at once, where the client named no delay
+        /// (or 0, or less); never [`Exptime::Never`].
         delay: Exptime,
         /// Whether the client wants no answer.
         noreply: bool,
@@ -81,6 +83,23 @@ pub enum Shutdown {
     Now,
     /// As a clean stop.
     Graceful,
+    /// In a mode that is not known: a server that allows the command answers
+    /// [`Reject::InvalidShutdownMode`](crate::Reject::InvalidShutdownMode), another one that it
+    /// does not.
+    Unknown,
+}
+
+impl Admin<'_> {
+    /// Whether the client wants no answer, `ERROR` included.
+    pub fn noreply(&self) -> bool {
+        match self {
+            Self::Verbosity { noreply, .. } | Self::MemoryLimit { noreply, .. } => *noreply,
+            Self::LruCrawler(arguments) | Self::Lru(arguments) | Self::Slabs(arguments) => {
+                has_noreply(arguments)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How the answer has to look.
@@ -107,8 +126,27 @@ pub struct MetaForm<'a> {
     /// The opaque token of flag `O`, without the letter.
     pub opaque: Option<&'a [u8]>,
     /// The flags that ask for something in the answer, in request order
-    /// (of `b c f h k l O s t v`).
+    /// (of `b c f h k l O s t v`). The exptime flags `N R T` of `mg` and `ma` are among them for
+    /// their place, see [`stands_before`](Self::stands_before).
     pub returns: Returns,
+}
+
+impl MetaForm<'_> {
+    /// Whether the flag `first` was given and stands before `second`, which was given too. So it is
+    /// with `t` before `T`: the time to live is told as it was before the touch, and `R` before `T`
+    /// judges it so.
+    pub fn stands_before(&self, first: u8, second: u8) -> bool {
+        let place = |wanted| {
+            self.returns
+                .letters()
+                .iter()
+                .position(|flag| *flag == wanted)
+        };
+        match (place(first), place(second)) {
+            (Some(first), Some(second)) => first < second,
+            _ => false,
+        }
+    }
 }
 
 /// Return-flag letters in request order; at most [`crate::limits::META_TOKENS_MAX`].
@@ -129,6 +167,18 @@ impl Returns {
     #[inline]
     pub fn contains(&self, letter: u8) -> bool {
         self.letters().contains(&letter)
+    }
+
+    /// The letters without those of `others`.
+    #[must_use]
+    pub fn without(&self, others: &[u8]) -> Self {
+        let mut kept = Self::default();
+        for letter in self.letters() {
+            if !others.contains(letter) {
+                kept.push(*letter);
+            }
+        }
+        kept
     }
 
     /// Appends a letter; what is beyond the bound is ignored (the decoder refuses it earlier).

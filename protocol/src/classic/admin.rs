@@ -28,7 +28,8 @@ pub(super) fn parse(line: &[u8]) -> Parsed<'_> {
         b"shutdown" => match arguments {
             b"" => Admin::Shutdown(Shutdown::Now),
             b"graceful" => Admin::Shutdown(Shutdown::Graceful),
-            _ => return reject_unless(noreply, Reject::InvalidShutdownMode),
+            _ if noreply => return reject_unless(noreply, Reject::InvalidShutdownMode),
+            _ => Admin::Shutdown(Shutdown::Unknown),
         },
         b"lru_crawler" => Admin::LruCrawler(arguments),
         b"lru" => Admin::Lru(arguments),

@@ -13,7 +13,7 @@ pub struct ItemFacts {
     /// CAS unique.
     pub cas: u64,
     /// Seconds until it expires; none if never. Before or after a flag `T` of the same request, as
-    /// [`MetaForm::tells_ttl_before`] says.
+    /// [`MetaForm::stands_before`] says of `t` and `T`.
     pub ttl: Option<u32>,
     /// Bytes of the value.
     pub size: u32,
@@ -48,23 +48,6 @@ pub struct DebugFacts {
     pub size: u64,
     /// Whether it was stored with a base64 key, and is answered so.
     pub key_base64: bool,
-}
-
-impl MetaForm<'_> {
-    /// Whether flag `t` stands before `letter` (`T` or `N`), so that it tells the time to live as it
-    /// was before that flag's exptime.
-    pub fn tells_ttl_before(&self, letter: u8) -> bool {
-        let place = |wanted| {
-            self.returns
-                .letters()
-                .iter()
-                .position(|flag| *flag == wanted)
-        };
-        match (place(b't'), place(letter)) {
-            (Some(told), Some(set)) => told < set,
-            _ => false,
-        }
-    }
 }
 
 /// The line of a hit: `VA size flags…\r\n` with a value, else `HD flags…\r\n`. The value and its

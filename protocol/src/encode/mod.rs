@@ -5,8 +5,10 @@
 //! machinery is avoided: a reply is a few copies.
 
 mod meta;
+mod request;
 
 pub use meta::{DebugFacts, ItemFacts, meta_debug, meta_hit, meta_miss, meta_number, meta_status};
+pub use request::encode_request;
 
 use crate::error::Reject;
 use crate::number::{digit_count, push_u64};

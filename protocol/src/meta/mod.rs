@@ -196,12 +196,18 @@ pub(crate) fn build<'a>(
         } => (command, key, flags),
     };
     let key = key_of(key_span, flags.key_base64);
+    // The place of an exptime flag means something only where `t` or `R` are answered by it.
+    let returns = match command {
+        Command::Get => flags.returns,
+        Command::Arithmetic { .. } => flags.returns.without(b"R"),
+        Command::Set { .. } | Command::Delete => flags.returns.without(b"NRT"),
+    };
     let form = MetaForm {
         key,
         key_base64: flags.key_base64,
         quiet: flags.quiet,
         opaque: flags.opaque.map(|span| span.get(line)),
-        returns: flags.returns,
+        returns,
     };
     Parsed::Request(match command {
         Command::Get => Request::Retrieve(Retrieve {
@@ -251,7 +257,7 @@ pub(crate) fn build<'a>(
                     new_cas: flags.new_cas,
                     vivify: flags.vivify.filter(|_| concatenates),
                     opaque: flags.opaque,
-                    returns: flags.returns,
+                    returns,
                 }),
             });
         }
