@@ -1,6 +1,9 @@
 //! What the tiers are told at start: sizes, residence times, limits of waiting.
 
-use crate::units::{ByteSize, Span};
+use serde::{Deserialize, Serialize};
+
+use crate::dry::Durability;
+use crate::units::{ByteSize, Span, UnitError};
 
 /// Sizes and times of hot, cold and the way to dry. Every field is resolved: no "unset" remains.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,8 @@ pub struct TierConfig {
     pub dry_index: ByteSize,
     /// How long a clean stop may take to move RAM to dry. Default 20 s.
     pub drain_timeout: Span,
+    /// Which loss the dry tier survives warm. Default `process`.
+    pub durability: Durability,
     /// Residence times of items whose key a rule names; the first match counts. Default none.
     pub rules: Vec<TtlRule>,
 }
@@ -56,6 +61,7 @@ impl Default for TierConfig {
             dry_deadline: Span::ms(500),
             dry_index: TierConfig::dry_index_default(ByteSize::gib(12)),
             drain_timeout: Span::seconds(20),
+            durability: Durability::Process,
             rules: Vec::new(),
         }
     }
@@ -78,19 +84,46 @@ pub enum Evict {
 }
 
 /// Which items leave RAM first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Oldest segment first; items with hits are reinserted or demoted, the others leave.
     Fifo,
 }
 
-/// Drying of RAM segments in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Drying of RAM segments in the background; written `off` or as bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum DryAhead {
     /// Only what has to leave RAM is dried.
     Off,
     /// At most this many bytes per second.
     Rate(ByteSize),
+}
+
+impl std::str::FromStr for DryAhead {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<DryAhead, UnitError> {
+        if text == "off" { Ok(DryAhead::Off) } else { text.parse().map(DryAhead::Rate) }
+    }
+}
+
+impl TryFrom<String> for DryAhead {
+    type Error = UnitError;
+
+    fn try_from(text: String) -> Result<DryAhead, UnitError> {
+        text.parse()
+    }
+}
+
+impl From<DryAhead> for String {
+    fn from(ahead: DryAhead) -> String {
+        match ahead {
+            DryAhead::Off => "off".to_owned(),
+            DryAhead::Rate(rate) => rate.to_string(),
+        }
+    }
 }
 
 /// Residence times for the keys that a rule selects.

@@ -1,0 +1,391 @@
+//! The command line: memcached's flags with memcached's meanings, and the tiers' own long flags.
+//!
+//! Reading it yields a [`Layer`] of options and the notices that the start has to show. Nothing is
+//! ignored in silence: a flag of memcached's slab allocator earns a notice, a flag whose effect is
+//! not built yet refuses to start.
+
+mod extended;
+mod unbuilt;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::layer::{Cold, Dry, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking};
+use crate::tier::config::{DryAhead, Policy};
+use crate::tracking::Backend;
+use crate::units::{ByteSize, Span, UnitError};
+
+pub use unbuilt::UnbuiltFlags;
+
+/// A memcached that does not forget.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tiercache",
+    before_help = concat!("memcached ", "1.6.45"),
+    disable_help_flag = true,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Everything else.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration file and say on which line it is wrong
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print the configuration that the flags and the file amount to, every option spelled out
+    PrintConfig(Box<Flags>),
+    /// List what tracking knows about the keys in a dry folder (while no server uses it)
+    Keys {
+        /// The dry folder
+        dir: PathBuf,
+    },
+    /// Show what tracking knows about one key in a dry folder (while no server uses it)
+    Show {
+        /// The dry folder
+        dir: PathBuf,
+        /// The key
+        key: String,
+    },
+}
+
+/// The flags of a server.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// Options in a TOML file; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Tiers")]
+    pub config: Option<PathBuf>,
+    /// Bytes of hot [default: 2g, with cold at most 60 % of memory]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub hot_size: Option<ByteSize>,
+    /// How long an item stays in hot without a hit [default: 4h]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub hot_ttl: Option<Span>,
+    /// Bytes of cold [default: 10g, with hot at most 60 % of memory]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub cold_size: Option<ByteSize>,
+    /// How long an item stays in cold without a hit [default: 24h]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub cold_ttl: Option<Span>,
+    /// Folder of the dry tier; without it what leaves RAM is lost
+    #[arg(long, value_name = "DIR", help_heading = "Tiers")]
+    pub dry: Option<String>,
+    /// Bytes of dry on disk [default: 100g]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub dry_size: Option<ByteSize>,
+    /// How long an item stays in dry without a hit [default: 7d]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub dry_ttl: Option<Span>,
+    /// What dry survives warm: process (a crash) or power (a power loss too) [default: process]
+    #[arg(long, value_name = "WHAT", help_heading = "Tiers", value_parser = parse_durability)]
+    pub durability: Option<crate::dry::Durability>,
+    /// Bytes of a dry segment [default: 64m, or a 32nd of the dry size]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub segment_size: Option<ByteSize>,
+    /// How long a store waits for the dry tier to take what has to leave RAM [default: 20ms]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub dry_wait: Option<Span>,
+    /// When a read from dry is given up and becomes a miss [default: 500ms]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub dry_deadline: Option<Span>,
+    /// Memory for the index of dry [default: a tenth of the RAM limit, at least 32m]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub dry_index: Option<ByteSize>,
+    /// Bytes per second dried before they have to leave RAM, or off [default: 32m]
+    #[arg(long, value_name = "RATE", help_heading = "Tiers")]
+    pub dry_ahead: Option<DryAhead>,
+    /// Begin with an empty dry tier (what the folder holds is set aside and removed)
+    #[arg(long, help_heading = "Tiers")]
+    pub dry_reset: bool,
+    /// How long a stop may take to move RAM to dry; a second signal exits at once [default: 20s]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub drain_timeout: Option<Span>,
+    /// Which items leave RAM first: fifo [default: fifo]
+    #[arg(long, value_name = "NAME", help_heading = "Tiers", value_parser = parse_policy)]
+    pub policy: Option<Policy>,
+    /// Where records about dried items are kept: sled or off [default: sled]
+    #[arg(long, value_name = "WHERE", help_heading = "Tiers")]
+    pub tracking: Option<Backend>,
+    /// Whether each dried key has a record, or only segments and totals: on or off [default: on]
+    #[arg(long, value_name = "ON|OFF", help_heading = "Tiers", value_parser = parse_switch)]
+    pub tracking_rows: Option<bool>,
+
+    /// TCP port, -1 for any free one [default: 11211]
+    #[arg(short = 'p', long = "port", value_name = "NUM", allow_negative_numbers = true)]
+    pub port: Option<i32>,
+    /// UDP port, only 0 (off)
+    #[arg(short = 'U', long = "udp-port", value_name = "NUM", value_parser = parse_udp_port)]
+    pub udp_port: Option<u16>,
+    /// Unix socket to listen on instead of TCP
+    #[arg(short = 's', long = "unix-socket", value_name = "FILE")]
+    pub unix_socket: Option<PathBuf>,
+    /// Access mask of the unix socket, in octal [default: 700]
+    #[arg(short = 'a', long = "unix-mask", value_name = "MASK")]
+    pub unix_mask: Option<Octal>,
+    /// Enable the command shutdown
+    #[arg(short = 'A', long)]
+    pub enable_shutdown: bool,
+    /// Addresses to listen on, as host, host:port or [IPv6]:port, separated by commas
+    #[arg(short = 'l', long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Run in the background
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+    /// Raise the core file limit
+    #[arg(short = 'r', long)]
+    pub enable_coredumps: bool,
+    /// Whom to become when started as root
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Memory for items in MiB (or with k, m, g), divided 1:5 between hot and cold
+    #[arg(short = 'm', long, value_name = "NUM", value_parser = parse_megabytes)]
+    pub memory_limit: Option<ByteSize>,
+    /// Answer an error when memory is full instead of dropping items
+    #[arg(short = 'M', long)]
+    pub disable_evictions: bool,
+    /// Connections at the same time [default: 1024]
+    #[arg(short = 'c', long, value_name = "NUM")]
+    pub conn_limit: Option<usize>,
+    /// Lock resident memory
+    #[arg(short = 'k', long)]
+    pub lock_memory: bool,
+    /// Log more; up to -vvv
+    #[arg(short = 'v', long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Print this help
+    #[arg(short = 'h', long, action = ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// Print the licence
+    #[arg(short = 'i', long)]
+    pub license: bool,
+    /// Print the version of memcached whose behaviour this is
+    #[arg(short = 'V')]
+    pub memcached_version: bool,
+    /// Print the version of tiercache and the built-in backends
+    #[arg(long)]
+    pub version: bool,
+    /// File for the process id
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Without effect: there are no slabs
+    #[arg(short = 'f', long, value_name = "NUM")]
+    pub slab_growth_factor: Option<f64>,
+    /// Without effect: there are no slabs
+    #[arg(short = 'n', long, value_name = "BYTES")]
+    pub slab_min_size: Option<u32>,
+    /// Without effect: there are no slabs
+    #[arg(short = 'L', long)]
+    pub enable_largepages: bool,
+    /// Keep statistics per key prefix up to this character (as after `stats detail on`)
+    #[arg(short = 'D', value_name = "CHAR")]
+    pub prefix_delimiter: Option<char>,
+    /// Worker threads [default: one per core]
+    #[arg(short = 't', long, value_name = "NUM", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Requests of one connection before the others have their turn [default: 1024]
+    #[arg(short = 'R', long, value_name = "NUM")]
+    pub max_reqs_per_event: Option<usize>,
+    /// Items have no CAS unique
+    #[arg(short = 'C', long)]
+    pub disable_cas: bool,
+    /// Connections that may wait in the kernel to be accepted [default: 1024]
+    #[arg(short = 'b', long, value_name = "NUM")]
+    pub listen_backlog: Option<u32>,
+    /// Protocol: auto or ascii [default: auto]
+    #[arg(short = 'B', long, value_name = "NAME", value_parser = parse_protocol)]
+    pub protocol: Option<()>,
+    /// Largest item in bytes, or with k or m [default: 1m]
+    #[arg(short = 'I', long, value_name = "SIZE")]
+    pub max_item_size: Option<ByteSize>,
+    /// Refuse flush_all
+    #[arg(short = 'F', long)]
+    pub disable_flush_all: bool,
+    /// Refuse commands that list keys
+    #[arg(short = 'X', long)]
+    pub disable_dumping: bool,
+    /// Refuse the command watch
+    #[arg(short = 'W', long)]
+    pub disable_watch: bool,
+    /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS
+    #[arg(short = 'o', long, value_name = "LIST")]
+    pub extended: Vec<String>,
+
+    /// Flags that are known and refused.
+    #[command(flatten)]
+    pub unbuilt: UnbuiltFlags,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Written {
+    /// The options.
+    pub options: Layer,
+    /// Lines to show at the start: flags without effect.
+    pub notices: Vec<String>,
+}
+
+impl Flags {
+    /// The options that these flags set.
+    ///
+    /// # Errors
+    /// Names the flag that cannot be honoured.
+    pub fn written(&self) -> Result<Written, String> {
+        self.unbuilt.refuse()?;
+        let extended = extended::read(&self.extended)?;
+        let dry = self.dry.as_deref().map(local_folder).transpose()?;
+        let mut without_effect = Vec::new();
+        let slab_flags = [
+            (self.slab_growth_factor.is_some(), "-f"),
+            (self.slab_min_size.is_some(), "-n"),
+            (self.enable_largepages, "-L"),
+        ];
+        without_effect
+            .extend(slab_flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
+        without_effect.extend(extended.without_effect.iter().map(|option| format!("-o {option}")));
+        let notices = match without_effect.as_slice() {
+            [] => Vec::new(),
+            flags => {
+                vec![format!("no effect here, as there are no slabs to tune: {}", flags.join(", "))]
+            }
+        };
+        let on = |flag: bool| flag.then_some(true);
+        let off = |flag: bool| flag.then_some(false);
+        let options = Layer {
+            memory: Memory {
+                limit: self.memory_limit,
+                item_size_max: self.max_item_size,
+                evict: off(self.disable_evictions),
+                policy: self.policy,
+            },
+            hot: Hot {
+                backend: self.unbuilt.hot.as_ref().map(|_| RamBackend::Ram),
+                size: self.hot_size,
+                ttl: self.hot_ttl,
+            },
+            cold: Cold {
+                backend: self.unbuilt.cold.as_ref().map(|_| RamBackend::Ram),
+                size: self.cold_size,
+                ttl: self.cold_ttl,
+                ..Cold::default()
+            },
+            dry: Dry {
+                backend: None,
+                path: dry,
+                size: self.dry_size,
+                ttl: self.dry_ttl,
+                segment_size: self.segment_size,
+                durability: self.durability,
+                wait: self.dry_wait,
+                deadline: self.dry_deadline,
+                index: self.dry_index,
+                ahead: self.dry_ahead,
+                reset: on(self.dry_reset),
+                drain_timeout: self.drain_timeout,
+                spool: None,
+            },
+            tracking: Tracking {
+                backend: self.tracking,
+                rows: self.tracking_rows,
+                ..Tracking::default()
+            },
+            server: Server {
+                listen: Some(self.listen.clone()).filter(|listen| !listen.is_empty()),
+                port: self.port,
+                unix_socket: self.unix_socket.clone(),
+                unix_mask: self.unix_mask,
+                backlog: self.listen_backlog,
+                threads: self.threads.map(usize::from),
+                max_connections: self.conn_limit,
+                refuse_beyond_limit: extended.refuse_beyond_limit,
+                idle_timeout: extended.idle_timeout,
+                requests_per_turn: self.max_reqs_per_event,
+                cas: off(self.disable_cas),
+                flush_all: off(self.disable_flush_all),
+                dump: off(self.disable_dumping),
+                watch: off(self.disable_watch),
+                shutdown: on(self.enable_shutdown),
+                prefix_delimiter: self.prefix_delimiter,
+                verbosity: Some(u32::from(self.verbose)).filter(|&level| level > 0),
+                user: self.user.clone(),
+                pid_file: self.pidfile.clone(),
+                lock_memory: on(self.lock_memory),
+                core_dumps: on(self.enable_coredumps),
+                ..Server::default()
+            },
+            ..Layer::default()
+        };
+        Ok(Written { options, notices })
+    }
+}
+
+/// The folder of `--dry`; the other places that the design names are refused.
+fn local_folder(place: &str) -> Result<PathBuf, String> {
+    match place.split_once("://") {
+        None if place.is_empty() => Err("--dry needs a folder".to_owned()),
+        None => Ok(PathBuf::from(place)),
+        Some((scheme, _)) => {
+            Err(format!("--dry: a dry tier in {scheme} is not built yet, name a local folder"))
+        }
+    }
+}
+
+/// memcached takes MiB where no unit is given.
+fn parse_megabytes(text: &str) -> Result<ByteSize, UnitError> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("{text}m").parse()
+    } else {
+        text.parse()
+    }
+}
+
+fn parse_udp_port(text: &str) -> Result<u16, String> {
+    match text.trim() {
+        "0" => Ok(0),
+        _ => Err("UDP is not served, only -U 0 is accepted".to_owned()),
+    }
+}
+
+fn parse_protocol(text: &str) -> Result<(), String> {
+    match text {
+        // Text is what every connection speaks until a second protocol is built.
+        "auto" | "ascii" => Ok(()),
+        "binary" => Err("the binary protocol is not built yet".to_owned()),
+        _ => Err("expected auto, ascii or binary".to_owned()),
+    }
+}
+
+fn parse_durability(text: &str) -> Result<crate::dry::Durability, String> {
+    match text {
+        "process" => Ok(crate::dry::Durability::Process),
+        "power" => Ok(crate::dry::Durability::Power),
+        _ => Err("expected process or power".to_owned()),
+    }
+}
+
+fn parse_policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "fifo" => Ok(Policy::Fifo),
+        _ => Err("expected fifo".to_owned()),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}

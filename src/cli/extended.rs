@@ -1,0 +1,129 @@
+//! memcached's `-o`: a comma separated list of further options.
+
+use crate::units::Span;
+
+/// Options of memcached that tune its slabs, LRU lists, hash table and log buffers. There is
+/// nothing here that they could tune.
+const WITHOUT_EFFECT: &[&str] = &[
+    "hashpower",
+    "no_hashexpand",
+    "slab_reassign",
+    "no_slab_reassign",
+    "slab_automove",
+    "no_slab_automove",
+    "slab_automove_ratio",
+    "slab_automove_window",
+    "slab_automove_freeratio",
+    "slab_sizes",
+    "slab_chunk_max",
+    "no_chunked_items",
+    "tail_repair_time",
+    "hash_algorithm",
+    "lru_crawler",
+    "no_lru_crawler",
+    "lru_crawler_sleep",
+    "lru_crawler_tocrawl",
+    "lru_maintainer",
+    "no_lru_maintainer",
+    "hot_lru_pct",
+    "warm_lru_pct",
+    "hot_max_factor",
+    "warm_max_factor",
+    "temporary_ttl",
+    "watcher_logbuf_size",
+    "worker_logbuf_size",
+    "track_sizes",
+    "inline_ascii_resp",
+    "no_inline_ascii_resp",
+    "modern",
+    "resp_obj_mem_limit",
+    "read_buf_mem_limit",
+];
+
+/// What the list asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Extended {
+    pub(super) refuse_beyond_limit: Option<bool>,
+    pub(super) idle_timeout: Option<Span>,
+    /// Names of options without effect here.
+    pub(super) without_effect: Vec<String>,
+}
+
+/// Reads all `-o` lists; later options win.
+pub(super) fn read(lists: &[String]) -> Result<Extended, String> {
+    let mut extended = Extended::default();
+    for option in lists.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty())
+    {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        match name {
+            "maxconns_fast" => extended.refuse_beyond_limit = Some(true),
+            "no_maxconns_fast" => extended.refuse_beyond_limit = Some(false),
+            "idle_timeout" => extended.idle_timeout = Some(seconds(name, value)?),
+            "no_drop_privileges" => {}
+            "no_modern" => {
+                extended.refuse_beyond_limit = Some(false);
+                extended.without_effect.push(name.to_owned());
+            }
+            _ if WITHOUT_EFFECT.contains(&name) => extended.without_effect.push(name.to_owned()),
+            _ => return Err(refusal(name)),
+        }
+    }
+    Ok(extended)
+}
+
+fn seconds(name: &str, value: Option<&str>) -> Result<Span, String> {
+    let value = value.ok_or_else(|| format!("-o {name}: missing numeric argument"))?;
+    match value.parse() {
+        Ok(count) => Ok(Span::seconds(count)),
+        Err(_) => Err(format!("-o {name}: {value:?} is no number of seconds")),
+    }
+}
+
+/// Why an option is refused.
+fn refusal(name: &str) -> String {
+    if name.starts_with("ext_") {
+        format!("-o {name}: there is no extstore here; --dry DIR is what keeps items on disk")
+    } else if name.starts_with("ssl_") {
+        format!("-o {name}: encrypted connections are not built yet")
+    } else if name.starts_with("proxy_") {
+        format!("-o {name}: memcached's proxy is not part of tiercache")
+    } else if name == "drop_privileges" {
+        format!("-o {name}: a system call filter is not built yet")
+    } else {
+        format!("-o {name}: unknown option")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_options_win() {
+        let read = |list: &str| read(&[list.to_owned()]);
+        let extended =
+            read("maxconns_fast,idle_timeout=5,no_maxconns_fast,slab_automove=1").unwrap();
+        assert_eq!(extended.refuse_beyond_limit, Some(false));
+        assert_eq!(extended.idle_timeout, Some(Span::seconds(5)));
+        assert_eq!(extended.without_effect, ["slab_automove"]);
+    }
+
+    // What would be silently missing is refused with the reason.
+    #[test]
+    fn what_is_missing_is_refused() {
+        for (list, reason) in [
+            ("ext_path=/tmp/x:1G", "--dry"),
+            ("ssl_key=k", "not built yet"),
+            ("drop_privileges", "not built yet"),
+            ("idle_timeout", "missing"),
+            ("idle_timeout=x", "no number"),
+            ("nonsense", "unknown"),
+        ] {
+            let error = read(&[list.to_owned()]).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The options as they are written: in a file or as flags, each set or left open.
+//!
+//! A layer knows no defaults and checks nothing that concerns two options. Flags make one layer,
+//! the file another; [`Layer::over`] lays the first over the second and `Config` resolves the rest.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::dry::Durability;
+use crate::tier::config::{DryAhead, Policy};
+use crate::tracking;
+use crate::units::{ByteSize, Span};
+
+/// Declares a section of options, each of which may be left open.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_doc])*
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub $field: Option<$type>,)*
+        }
+
+        impl $name {
+            /// The names of the options.
+            pub const KEYS: &[&str] = &[$(stringify!($field)),*];
+
+            /// These options, and `lower`'s where these are open.
+            #[must_use]
+            pub fn over(self, lower: $name) -> $name {
+                $name { $($field: self.$field.or(lower.$field),)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// RAM as a whole.
+    Memory {
+        /// Bytes of hot and cold together, divided 1:5 between them; `-m`.
+        limit: ByteSize,
+        /// Largest item; `-I`.
+        item_size_max: ByteSize,
+        /// False answers an error instead of dropping items; `-M`.
+        evict: bool,
+        /// Which items leave first.
+        policy: Policy,
+    }
+}
+
+section! {
+    /// The hot tier.
+    Hot {
+        /// Always `ram`.
+        backend: RamBackend,
+        /// Bytes.
+        size: ByteSize,
+        /// Residence time without a hit.
+        ttl: Span,
+    }
+}
+
+section! {
+    /// The cold tier.
+    Cold {
+        /// Only `ram` is built.
+        backend: RamBackend,
+        /// Bytes.
+        size: ByteSize,
+        /// Residence time without a hit.
+        ttl: Span,
+        /// How several proxies share a pool.
+        sharing: NotBuilt,
+        /// How long a copy of a shared pool's item is believed.
+        fresh: NotBuilt,
+    }
+}
+
+section! {
+    /// The dry tier.
+    Dry {
+        /// Only `local` is built.
+        backend: DryBackend,
+        /// The folder; no dry tier without it.
+        path: PathBuf,
+        /// Bytes on disk.
+        size: ByteSize,
+        /// Residence time without a hit.
+        ttl: Span,
+        /// Bytes of one segment file.
+        segment_size: ByteSize,
+        /// What survives a reboot.
+        #[serde(serialize_with = "durability_text")]
+        durability: Durability,
+        /// How long a store waits for the write queue.
+        wait: Span,
+        /// When a fetch becomes a miss.
+        deadline: Span,
+        /// Bytes of index slots.
+        index: ByteSize,
+        /// `off` or bytes per second.
+        ahead: DryAhead,
+        /// Begin with an empty tier.
+        reset: bool,
+        /// How long a clean stop may take.
+        drain_timeout: Span,
+        /// Local part of a remote dry tier.
+        spool: NotBuilt,
+    }
+}
+
+section! {
+    /// Records about dried items.
+    Tracking {
+        /// `sled` or `off`.
+        #[serde(serialize_with = "text")]
+        backend: tracking::Backend,
+        /// Folder.
+        path: PathBuf,
+        /// Whether each key has a row.
+        rows: bool,
+        /// Of a remote backend.
+        url: NotBuilt,
+    }
+}
+
+section! {
+    /// Listeners, limits, commands, process.
+    Server {
+        /// Addresses; `-l`.
+        listen: Vec<String>,
+        /// TCP port, -1 for a free one, 0 for no TCP; `-p`.
+        port: i32,
+        /// Unix socket instead of TCP; `-s`.
+        unix_socket: PathBuf,
+        /// Access bits in octal; `-a`.
+        unix_mask: Octal,
+        /// Kernel's accept queue; `-b`.
+        backlog: u32,
+        /// Workers, 0 for one per core; `-t`.
+        threads: usize,
+        /// Connections; `-c`.
+        max_connections: usize,
+        /// Whether a connection beyond the limit is refused or waits; `-o maxconns_fast`.
+        refuse_beyond_limit: bool,
+        /// Zero for never; `-o idle_timeout`.
+        idle_timeout: Span,
+        /// Fairness between connections; `-R`.
+        requests_per_turn: usize,
+        /// Whether items have a CAS unique; `-C` turns it off.
+        cas: bool,
+        /// `flush_all` allowed; `-F` turns it off.
+        flush_all: bool,
+        /// Commands that list keys allowed; `-X` turns them off.
+        dump: bool,
+        /// `watch` allowed; `-W` turns it off.
+        watch: bool,
+        /// `shutdown` allowed; `-A`.
+        shutdown: bool,
+        /// Statistics per key prefix, up to this character; `-D`.
+        prefix_delimiter: char,
+        /// 0 to 3; `-v`.
+        verbosity: u32,
+        /// Whom to become when started as root; `-u`.
+        user: String,
+        /// File that receives the process id; `-P`.
+        pid_file: PathBuf,
+        /// Lock resident memory; `-k`.
+        lock_memory: bool,
+        /// Raise the core file limit; `-r`.
+        core_dumps: bool,
+        /// Encryption.
+        tls: NotBuilt,
+        /// Users and passwords.
+        auth: NotBuilt,
+    }
+}
+
+section! {
+    /// The admin interface.
+    Admin {
+        /// Address of the admin interface.
+        listen: NotBuilt,
+        /// Its token.
+        token: NotBuilt,
+    }
+}
+
+/// All sections.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Layer {
+    /// RAM as a whole.
+    pub memory: Memory,
+    /// The hot tier.
+    pub hot: Hot,
+    /// The cold tier.
+    pub cold: Cold,
+    /// The dry tier.
+    pub dry: Dry,
+    /// Records about dried items.
+    pub tracking: Tracking,
+    /// Listeners, limits, commands, process.
+    pub server: Server,
+    #[serde(skip_serializing)]
+    pub(crate) admin: Admin,
+    // Sections of the design that are refused by name instead of as unknown ones.
+    #[serde(skip_serializing)]
+    pub(crate) ttl_rules: Option<NotBuilt>,
+    #[serde(skip_serializing)]
+    pub(crate) memcached: Option<NotBuilt>,
+    #[serde(skip_serializing)]
+    pub(crate) s3: Option<NotBuilt>,
+    #[serde(skip_serializing)]
+    pub(crate) mongodb: Option<NotBuilt>,
+    #[serde(skip_serializing)]
+    pub(crate) redis: Option<NotBuilt>,
+    #[serde(skip_serializing)]
+    pub(crate) postgres: Option<NotBuilt>,
+}
+
+impl Layer {
+    /// The sections and the names of their options.
+    pub const SECTIONS: [(&str, &[&str]); 7] = [
+        ("memory", Memory::KEYS),
+        ("hot", Hot::KEYS),
+        ("cold", Cold::KEYS),
+        ("dry", Dry::KEYS),
+        ("tracking", Tracking::KEYS),
+        ("server", Server::KEYS),
+        ("admin", Admin::KEYS),
+    ];
+
+    /// Options of the design that are refused until they are built, as `section.key`.
+    pub const NOT_BUILT: [&str; 8] = [
+        "cold.sharing",
+        "cold.fresh",
+        "dry.spool",
+        "tracking.url",
+        "server.tls",
+        "server.auth",
+        "admin.listen",
+        "admin.token",
+    ];
+
+    /// These options, and `lower`'s where these are open.
+    #[must_use]
+    pub fn over(self, lower: Layer) -> Layer {
+        Layer {
+            memory: self.memory.over(lower.memory),
+            hot: self.hot.over(lower.hot),
+            cold: self.cold.over(lower.cold),
+            dry: self.dry.over(lower.dry),
+            tracking: self.tracking.over(lower.tracking),
+            server: self.server.over(lower.server),
+            ..Layer::default()
+        }
+    }
+}
+
+/// An option of the design without code behind it: whatever its value, it is refused where it
+/// stands, because a setting that is silently ignored is worse than none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum NotBuilt {}
+
+impl<'de> Deserialize<'de> for NotBuilt {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<NotBuilt, D::Error> {
+        Err(serde::de::Error::custom("this option is not built yet"))
+    }
+}
+
+/// Where hot and cold live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RamBackend {
+    /// In the process.
+    Ram,
+}
+
+/// Where dry lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DryBackend {
+    /// In a folder.
+    Local,
+}
+
+fn text<T: std::fmt::Display, S: Serializer>(option: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    match option {
+        Some(value) => to.collect_str(value),
+        None => to.serialize_none(),
+    }
+}
+
+fn durability_text<S: Serializer>(option: &Option<Durability>, to: S) -> Result<S::Ok, S::Error> {
+    let word = |durability: &Durability| match durability {
+        Durability::Process => "process",
+        Durability::Power => "power",
+    };
+    text(&option.as_ref().map(word), to)
+}
+
+/// Access bits, written in octal as `chmod` takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Octal(pub u32);
+
+impl std::str::FromStr for Octal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Octal, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(bits) if bits <= 0o777 => Ok(Octal(bits)),
+            _ => Err(format!("{text:?} is no access mask, expected octal digits up to 777")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Octal {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Octal, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:o}", self.0))
+    }
+}

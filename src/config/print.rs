@@ -1,0 +1,89 @@
+//! A configuration as a file, every option spelled out.
+
+use crate::config::Config;
+use crate::config::layer::{
+    Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking,
+};
+use crate::server::config::BeyondLimit;
+use crate::tier::config::Evict;
+
+/// The options that resolve to `config`.
+pub(super) fn to_layer(config: &Config) -> Layer {
+    let Config { server, tier, dry, tracking, commands, process } = config;
+    let dry = dry.as_ref();
+    Layer {
+        memory: Memory {
+            // Hot and cold carry the sizes that the limit was divided into.
+            limit: None,
+            item_size_max: Some(tier.item_size_max),
+            evict: Some(tier.evict == Evict::Yes),
+            policy: Some(tier.policy),
+        },
+        hot: Hot {
+            backend: Some(RamBackend::Ram),
+            size: Some(tier.hot_size),
+            ttl: Some(tier.hot_ttl),
+        },
+        cold: Cold {
+            backend: Some(RamBackend::Ram),
+            size: Some(tier.cold_size),
+            ttl: Some(tier.cold_ttl),
+            ..Cold::default()
+        },
+        dry: Dry {
+            backend: Some(DryBackend::Local),
+            path: dry.map(|dry| dry.folder.clone()),
+            size: dry.map(|dry| dry.size),
+            ttl: dry.map(|dry| dry.ttl),
+            segment_size: dry.and_then(|dry| dry.segment_size),
+            durability: dry.map(|dry| dry.durability),
+            reset: dry.map(|dry| dry.reset),
+            wait: Some(tier.dry_wait),
+            deadline: Some(tier.dry_deadline),
+            index: Some(tier.dry_index),
+            ahead: Some(tier.dry_ahead),
+            drain_timeout: Some(tier.drain_timeout),
+            spool: None,
+        },
+        tracking: Tracking {
+            backend: Some(tracking.backend),
+            path: tracking.path.clone(),
+            rows: Some(tracking.rows),
+            url: None,
+        },
+        server: Server {
+            listen: server
+                .unix_socket
+                .is_none()
+                .then(|| server.listen.iter().map(ToString::to_string).collect()),
+            port: None,
+            unix_socket: server.unix_socket.clone(),
+            unix_mask: Some(Octal(server.unix_mask)),
+            backlog: Some(server.backlog),
+            threads: Some(server.threads),
+            max_connections: Some(server.max_connections),
+            refuse_beyond_limit: Some(server.beyond_limit == BeyondLimit::Refuse),
+            idle_timeout: Some(server.idle_timeout),
+            requests_per_turn: Some(server.turn_requests_max),
+            cas: Some(commands.cas),
+            flush_all: Some(commands.flush_all),
+            dump: Some(commands.dump),
+            watch: Some(commands.watch),
+            shutdown: Some(commands.shutdown),
+            prefix_delimiter: commands.prefix_delimiter,
+            verbosity: Some(process.verbosity),
+            user: process.user.clone(),
+            pid_file: process.pid_file.clone(),
+            lock_memory: Some(process.lock_memory),
+            core_dumps: Some(process.core_dumps),
+            tls: None,
+            auth: None,
+        },
+        ..Layer::default()
+    }
+}
+
+pub(super) fn to_toml(config: &Config) -> String {
+    // The layer holds only texts, numbers, switches and lists of texts, which TOML can all express.
+    toml::to_string(&to_layer(config)).expect("every option has a TOML form")
+}

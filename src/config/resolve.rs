@@ -1,0 +1,270 @@
+//! From written options to a configuration: defaults, sizes that depend on each other, checks.
+
+use crate::config::layer::{self, Layer, Octal};
+use crate::config::{Commands, Config, Machine, Process};
+use crate::dry::DryConfig;
+use crate::server::config::{Address, BeyondLimit, ServerConfig};
+use crate::tier::config::{Evict, TierConfig};
+use crate::tracking::TrackingConfig;
+use crate::units::ByteSize;
+
+/// Of the memory there is, hot and cold take at most this share unless they are told a size.
+const DEFAULT_MEMORY_PERCENT_MAX: u64 = 60;
+
+/// Hot has one part in so many of a memory limit, as the default sizes have.
+const HOT_PART: u64 = 6;
+
+/// memcached's limits of `-I`.
+const ITEM_SIZE_MAX: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
+
+/// The write queue of dry takes at most this, and no more than an eighth of the RAM limit.
+const DRY_QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a configuration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct ConfigError {
+    /// The option as `section.key`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { key, message: message.into() })
+}
+
+pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigError> {
+    let Layer { memory, hot, cold, dry, tracking, server, .. } = layer;
+    let tier = tier(&memory, &hot, &cold, &dry, machine)?;
+    let commands = commands(&server)?;
+    let process = process(&server)?;
+    Ok(Config {
+        server: server_config(server, machine, tier.item_size_max)?,
+        dry: dry_config(dry, &tier)?,
+        tracking: tracking_config(tracking),
+        tier,
+        commands,
+        process,
+    })
+}
+
+fn tier(
+    memory: &layer::Memory,
+    hot: &layer::Hot,
+    cold: &layer::Cold,
+    dry: &layer::Dry,
+    machine: Machine,
+) -> Result<TierConfig, ConfigError> {
+    let defaults = TierConfig::default();
+    let (hot_size, cold_size) = sizes(memory.limit, hot.size, cold.size, machine)?;
+    let limit = ByteSize(hot_size.0.saturating_add(cold_size.0));
+    let item_size_max = memory.item_size_max.unwrap_or(defaults.item_size_max);
+    if !ITEM_SIZE_MAX.contains(&item_size_max.0) {
+        return refuse("memory.item_size_max", "must be between 1k and 1g");
+    }
+    if item_size_max.0 > limit.0 / 2 {
+        return refuse(
+            "memory.item_size_max",
+            format!("{item_size_max} is more than half of the memory limit of {limit}"),
+        );
+    }
+    let dry_index = dry.index.unwrap_or(TierConfig::dry_index_default(limit));
+    if dry_index.0 < 1 << 20 {
+        return refuse("dry.index", "must be at least 1m");
+    }
+    for (key, ttl) in [("hot.ttl", hot.ttl), ("cold.ttl", cold.ttl), ("dry.ttl", dry.ttl)] {
+        if ttl.is_some_and(|ttl| ttl.0.as_secs() == 0) {
+            return refuse(key, "must be at least 1s");
+        }
+    }
+    Ok(TierConfig {
+        hot_size,
+        hot_ttl: hot.ttl.unwrap_or(defaults.hot_ttl),
+        cold_size,
+        cold_ttl: cold.ttl.unwrap_or(defaults.cold_ttl),
+        item_size_max,
+        evict: if memory.evict.unwrap_or(true) { Evict::Yes } else { Evict::No },
+        policy: memory.policy.unwrap_or(defaults.policy),
+        dry_ahead: dry.ahead.unwrap_or(defaults.dry_ahead),
+        dry_wait: dry.wait.unwrap_or(defaults.dry_wait),
+        dry_deadline: dry.deadline.unwrap_or(defaults.dry_deadline),
+        dry_index,
+        durability: dry.durability.unwrap_or_default(),
+        drain_timeout: dry.drain_timeout.unwrap_or(defaults.drain_timeout),
+        rules: Vec::new(),
+    })
+}
+
+/// The sizes of hot and cold.
+fn sizes(
+    limit: Option<ByteSize>,
+    hot: Option<ByteSize>,
+    cold: Option<ByteSize>,
+    machine: Machine,
+) -> Result<(ByteSize, ByteSize), ConfigError> {
+    if let Some(limit) = limit {
+        if hot.is_some() || cold.is_some() {
+            return refuse("memory.limit", "cannot be given together with the size of hot or cold");
+        }
+        return Ok(split(limit));
+    }
+    let defaults = TierConfig::default();
+    let room = machine.memory.0 / 100 * DEFAULT_MEMORY_PERCENT_MAX;
+    let sizes = match (hot, cold) {
+        (Some(hot), Some(cold)) => (hot, cold),
+        (Some(hot), None) => {
+            let room = room.saturating_sub(hot.0).max(hot.0);
+            (hot, defaults.cold_size.min(ByteSize(room)))
+        }
+        (None, Some(cold)) => (defaults.hot_size.min(split(ByteSize(room)).0), cold),
+        (None, None) => split(defaults.memory_limit().min(ByteSize(room >> 20 << 20))),
+    };
+    match sizes {
+        (ByteSize(0), _) => refuse("hot.size", "must not be zero"),
+        (_, ByteSize(0)) => refuse("cold.size", "must not be zero"),
+        sizes => Ok(sizes),
+    }
+}
+
+/// Hot's and cold's part of a limit.
+fn split(limit: ByteSize) -> (ByteSize, ByteSize) {
+    let hot = limit.0 / HOT_PART;
+    (ByteSize(hot), ByteSize(limit.0 - hot))
+}
+
+fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, ConfigError> {
+    let Some(folder) = dry.path else {
+        let set = [
+            ("dry.size", dry.size.is_some()),
+            ("dry.ttl", dry.ttl.is_some()),
+            ("dry.segment_size", dry.segment_size.is_some()),
+            ("dry.durability", dry.durability.is_some()),
+            ("dry.reset", dry.reset == Some(true)),
+        ];
+        return match set.into_iter().find(|(_, set)| *set) {
+            Some((key, _)) => refuse(key, "has no effect without a dry tier (dry.path, --dry DIR)"),
+            None => Ok(None),
+        };
+    };
+    let defaults = DryConfig::default();
+    let config = DryConfig {
+        folder,
+        size: dry.size.unwrap_or(defaults.size),
+        ttl: dry.ttl.unwrap_or(defaults.ttl),
+        segment_size: dry.segment_size.or(defaults.segment_size),
+        durability: dry.durability.unwrap_or(defaults.durability),
+        reset: dry.reset.unwrap_or(defaults.reset),
+        queue_bytes: ByteSize((tier.memory_limit().0 / 8).min(DRY_QUEUE_BYTES_MAX)).as_usize(),
+        ..defaults
+    };
+    if config.size.0 < 32 << 20 {
+        return refuse("dry.size", "must be at least 32m");
+    }
+    if config.segment_size.is_some_and(|size| size.0 < 1 << 20 || size.0 > config.size.0 / 4) {
+        return refuse("dry.segment_size", "must be between 1m and a quarter of dry.size");
+    }
+    Ok(Some(config))
+}
+
+fn tracking_config(tracking: layer::Tracking) -> TrackingConfig {
+    let defaults = TrackingConfig::default();
+    TrackingConfig {
+        backend: tracking.backend.unwrap_or(defaults.backend),
+        path: tracking.path.or(defaults.path),
+        rows: tracking.rows.unwrap_or(defaults.rows),
+    }
+}
+
+fn server_config(
+    server: layer::Server,
+    machine: Machine,
+    item_size_max: ByteSize,
+) -> Result<ServerConfig, ConfigError> {
+    let defaults = ServerConfig::default();
+    let positive = |key, count: Option<usize>, default| match count {
+        Some(0) => refuse(key, "must be greater than 0"),
+        Some(count) => Ok(count),
+        None => Ok(default),
+    };
+    let port = match server.port.unwrap_or(i32::from(ServerConfig::PORT)) {
+        // memcached's -1: any free port.
+        -1 => Some(0),
+        0 => None,
+        port => match u16::try_from(port) {
+            Ok(port) => Some(port),
+            Err(_) => return refuse("server.port", format!("{port} is no TCP port")),
+        },
+    };
+    let listen = match (&server.unix_socket, server.listen) {
+        (Some(_), _) => Vec::new(),
+        (None, None) => port.map(|port| Address { host: None, port }).into_iter().collect(),
+        (None, Some(texts)) => addresses(&texts, port)?,
+    };
+    if listen.is_empty() && server.unix_socket.is_none() {
+        return refuse("server.port", "no TCP port and no unix socket: nobody could connect");
+    }
+    Ok(ServerConfig {
+        listen,
+        unix_socket: server.unix_socket,
+        unix_mask: server.unix_mask.map_or(defaults.unix_mask, |Octal(bits)| bits),
+        backlog: server.backlog.unwrap_or(defaults.backlog),
+        threads: server.threads.filter(|&threads| threads > 0).unwrap_or(machine.cores),
+        max_connections: positive(
+            "server.max_connections",
+            server.max_connections,
+            defaults.max_connections,
+        )?,
+        beyond_limit: match server.refuse_beyond_limit {
+            Some(false) => BeyondLimit::Wait,
+            _ => BeyondLimit::Refuse,
+        },
+        idle_timeout: server.idle_timeout.unwrap_or(defaults.idle_timeout),
+        turn_requests_max: positive(
+            "server.requests_per_turn",
+            server.requests_per_turn,
+            defaults.turn_requests_max,
+        )?,
+        value_bytes_max: item_size_max.as_usize(),
+    })
+}
+
+/// The addresses of a list such as `127.0.0.1,[::1]:11212,tag[a]:host`.
+fn addresses(texts: &[String], port: Option<u16>) -> Result<Vec<Address>, ConfigError> {
+    let mut addresses = Vec::new();
+    for text in texts.iter().flat_map(|text| text.split([',', ';'])).filter(|text| !text.is_empty())
+    {
+        match Address::parse(text, port) {
+            Ok(address) => addresses.push(address),
+            Err(message) => return refuse("server.listen", message),
+        }
+    }
+    Ok(addresses)
+}
+
+fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
+    if server.prefix_delimiter.is_some_and(|delimiter| !delimiter.is_ascii_graphic()) {
+        return refuse("server.prefix_delimiter", "must be a printable ASCII character");
+    }
+    Ok(Commands {
+        cas: server.cas.unwrap_or(true),
+        flush_all: server.flush_all.unwrap_or(true),
+        dump: server.dump.unwrap_or(true),
+        watch: server.watch.unwrap_or(true),
+        shutdown: server.shutdown.unwrap_or(false),
+        prefix_delimiter: server.prefix_delimiter,
+    })
+}
+
+fn process(server: &layer::Server) -> Result<Process, ConfigError> {
+    if server.user.as_deref() == Some("") {
+        return refuse("server.user", "must not be empty");
+    }
+    Ok(Process {
+        verbosity: server.verbosity.unwrap_or(0),
+        user: server.user.clone(),
+        pid_file: server.pid_file.clone(),
+        lock_memory: server.lock_memory.unwrap_or(false),
+        core_dumps: server.core_dumps.unwrap_or(false),
+    })
+}

@@ -1,0 +1,100 @@
+//! memcached's notation for a place to listen on: `[notls:][proto[ascii]:][tag[name]:]host[:port]`.
+
+use std::fmt;
+
+use super::config::Address;
+
+impl Address {
+    /// Reads one listener of `-l`. `default_port` is used where the text names no port; a text
+    /// without a port is refused if there is none (`-p 0`).
+    ///
+    /// # Errors
+    /// Says what about the text is not understood or not built.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Address, String> {
+        for tls in ["notls", "btls", "mtls"] {
+            if text.starts_with(tls) {
+                return Err(format!("{text:?}: {tls} listeners are not built yet"));
+            }
+        }
+        let (protocol, rest) = prefix(text, "proto")?;
+        match protocol {
+            None | Some("ascii" | "negotiating") => {}
+            Some(other) => return Err(format!("{text:?}: protocol {other} is not built yet")),
+        }
+        // A tag names the listener in memcached's `stats conns`; it changes nothing else.
+        let (_, rest) = prefix(rest, "tag")?;
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(bracketed) => match bracketed.split_once(']') {
+                Some((host, "")) => (host, None),
+                Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or(port))),
+                None => return Err(format!("{text:?}: no ] after the IPv6 address")),
+            },
+            // More than one colon: an IPv6 address without brackets, so without a port.
+            None => match rest.split_once(':') {
+                Some((host, port)) if !port.contains(':') => (host, Some(port)),
+                _ => (rest, None),
+            },
+        };
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| format!("{text:?}: {port:?} is no TCP port"))?,
+            None => default_port.ok_or_else(|| format!("{text:?} needs a port where -p is 0"))?,
+        };
+        let host = Some(host).filter(|host| !host.is_empty() && *host != "*").map(str::to_owned);
+        Ok(Address { host, port })
+    }
+}
+
+/// Splits `word[name]:rest` (or memcached's newer `word_name_:rest`).
+fn prefix<'a>(text: &'a str, word: &str) -> Result<(Option<&'a str>, &'a str), String> {
+    let Some(after) = text.strip_prefix(word) else { return Ok((None, text)) };
+    let close = match after.bytes().next() {
+        Some(b'[') => ']',
+        Some(b'_') => '_',
+        // A host whose name only begins like the word.
+        _ => return Ok((None, text)),
+    };
+    let (name, rest) =
+        after[1..].split_once(close).ok_or_else(|| format!("{text:?}: no {close} after {word}"))?;
+    Ok((Some(name), rest.strip_prefix(':').unwrap_or(rest)))
+}
+
+impl fmt::Display for Address {
+    /// In the form that [`Address::parse`] reads.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref() {
+            None => write!(out, "*:{}", self.port),
+            Some(host) if host.contains(':') => write!(out, "[{host}]:{}", self.port),
+            Some(host) => write!(out, "{host}:{}", self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_notation_is_read() {
+        for (text, shown) in [
+            ("127.0.0.1", "127.0.0.1:11211"),
+            ("localhost:1", "localhost:1"),
+            ("[::1]:5", "[::1]:5"),
+            ("[::1]", "[::1]:11211"),
+            ("fe80::1", "[fe80::1]:11211"),
+            ("*:7", "*:7"),
+            ("proto[ascii]:tag[a]:10.0.0.1:9", "10.0.0.1:9"),
+            ("tag_tools_:10.0.0.1", "10.0.0.1:11211"),
+            ("tagged.example", "tagged.example:11211"),
+        ] {
+            assert_eq!(Address::parse(text, Some(11211)).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused() {
+        for text in ["proto[binary]:h", "proto[ascii", "[::1", "h:port", "h:70000", "btls:h"] {
+            assert!(Address::parse(text, Some(11211)).is_err(), "{text}");
+        }
+        assert!(Address::parse("h", None).is_err());
+    }
+}
