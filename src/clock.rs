@@ -3,7 +3,7 @@
 //! Running time is CLOCK_BOOTTIME plus an offset that is fixed at start, so a wall clock that is
 //! stepped while the process runs changes nothing. Tests set the time by hand.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::time::{ClockId, clock_gettime};
 

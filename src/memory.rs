@@ -40,7 +40,10 @@ impl Words {
     pub fn reserve(bytes: usize) -> io::Result<Words> {
         let bytes = bytes.max(WORD_BYTES).next_multiple_of(WORD_BYTES);
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
-        Ok(Words { map: map.into(), backed_by_file: false })
+        Ok(Words {
+            map: map.into(),
+            backed_by_file: false,
+        })
     }
 
     /// Maps the first `bytes` of `file` shared: a store is in the page cache at once and so
@@ -53,11 +56,18 @@ impl Words {
     /// The kernel's, or `InvalidInput` where the file is shorter than `bytes` or `bytes` is not a
     /// multiple of [`WORD_BYTES`].
     pub fn map_file(file: &File, bytes: usize) -> io::Result<Words> {
-        if bytes == 0 || !bytes.is_multiple_of(WORD_BYTES) || file.metadata()?.len() < bytes as u64 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "file too short to map"));
+        if bytes == 0 || !bytes.is_multiple_of(WORD_BYTES) || file.metadata()?.len() < bytes as u64
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "file too short to map",
+            ));
         }
         let map = MmapOptions::new().len(bytes).map_raw(file)?;
-        Ok(Words { map, backed_by_file: true })
+        Ok(Words {
+            map,
+            backed_by_file: true,
+        })
     }
 
     /// Gives the pages that lie wholly inside these words back to the kernel; they read as zero
@@ -104,7 +114,10 @@ impl Deref for Words {
         // the folder lock; were they not, they would be atomic stores of the same width).
         // `AtomicU64` accepts every bit pattern.
         unsafe {
-            std::slice::from_raw_parts(self.map.as_mut_ptr().cast::<AtomicU64>(), self.map.len() / WORD_BYTES)
+            std::slice::from_raw_parts(
+                self.map.as_mut_ptr().cast::<AtomicU64>(),
+                self.map.len() / WORD_BYTES,
+            )
         }
     }
 }

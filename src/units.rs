@@ -69,7 +69,11 @@ impl FromStr for ByteSize {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<ByteSize, UnitError> {
-        let error = || UnitError { text: text.to_owned(), what: "size", units: "k, m, g or t" };
+        let error = || UnitError {
+            text: text.to_owned(),
+            what: "size",
+            units: "k, m, g or t",
+        };
         let (number, unit) = split(text).ok_or_else(error)?;
         let shift = match unit.as_str() {
             "" | "b" => 0,
@@ -79,7 +83,10 @@ impl FromStr for ByteSize {
             "t" | "tb" | "tib" => 40,
             _ => return Err(error()),
         };
-        number.checked_mul(1 << shift).map(ByteSize).ok_or_else(error)
+        number
+            .checked_mul(1 << shift)
+            .map(ByteSize)
+            .ok_or_else(error)
     }
 }
 
@@ -87,7 +94,11 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Span, UnitError> {
-        let error = || UnitError { text: text.to_owned(), what: "time", units: "ms, s, m, h or d" };
+        let error = || UnitError {
+            text: text.to_owned(),
+            what: "time",
+            units: "ms, s, m, h or d",
+        };
         let (number, unit) = split(text).ok_or_else(error)?;
         let ms = match unit.as_str() {
             "ms" => 1,
@@ -97,7 +108,10 @@ impl FromStr for Span {
             "d" => 86_400_000,
             _ => return Err(error()),
         };
-        number.checked_mul(ms).map(|ms| Span(Duration::from_millis(ms))).ok_or_else(error)
+        number
+            .checked_mul(ms)
+            .map(|ms| Span(Duration::from_millis(ms)))
+            .ok_or_else(error)
     }
 }
 
@@ -117,7 +131,12 @@ impl fmt::Display for Span {
     /// The largest unit that shows the time exactly, so that it reads back as the same time.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
-        for (length, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        for (length, unit) in [
+            (86_400_000, "d"),
+            (3_600_000, "h"),
+            (60_000, "m"),
+            (1000, "s"),
+        ] {
             if ms > 0 && ms.is_multiple_of(length) {
                 return write!(out, "{}{unit}", ms / length);
             }
@@ -157,7 +176,10 @@ where
     T: FromStr<Err = UnitError>,
 {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a text such as \"64m\" or \"20ms\", or a number")]
+    #[serde(
+        untagged,
+        expecting = "a text such as \"64m\" or \"20ms\", or a number"
+    )]
     enum Written {
         Text(String),
         Number(u64),

@@ -20,7 +20,12 @@ impl<'a> Writer<'a> {
     /// A writer that begins at the first of `words`.
     #[inline]
     pub fn new(words: &'a [AtomicU64]) -> Writer<'a> {
-        Writer { words, next: 0, partial: 0, partial_bits: 0 }
+        Writer {
+            words,
+            next: 0,
+            partial: 0,
+            partial_bits: 0,
+        }
     }
 
     /// Appends 8 bytes.
@@ -28,7 +33,11 @@ impl<'a> Writer<'a> {
     pub fn push_u64(&mut self, value: u64) {
         self.words[self.next].store(self.partial | (value << self.partial_bits), Relaxed);
         self.next += 1;
-        self.partial = if self.partial_bits == 0 { 0 } else { value >> (64 - self.partial_bits) };
+        self.partial = if self.partial_bits == 0 {
+            0
+        } else {
+            value >> (64 - self.partial_bits)
+        };
     }
 
     /// Appends the low `count` bytes of `value`, whose other bytes must be zero. `count` < 8.
@@ -39,7 +48,11 @@ impl<'a> Writer<'a> {
         if bits >= 64 {
             self.words[self.next].store(self.partial | (value << self.partial_bits), Relaxed);
             self.next += 1;
-            self.partial = if self.partial_bits == 0 { 0 } else { value >> (64 - self.partial_bits) };
+            self.partial = if self.partial_bits == 0 {
+                0
+            } else {
+                value >> (64 - self.partial_bits)
+            };
             self.partial_bits = bits - 64;
         } else {
             self.partial |= value << self.partial_bits;
@@ -52,7 +65,9 @@ impl<'a> Writer<'a> {
     pub fn push(&mut self, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(WORD_BYTES);
         for chunk in &mut chunks {
-            self.push_u64(u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes")));
+            self.push_u64(u64::from_le_bytes(
+                chunk.try_into().expect("chunks have 8 bytes"),
+            ));
         }
         let rest = chunks.remainder();
         self.push_low(low_bytes(rest), rest.len() as u32);
@@ -146,7 +161,8 @@ pub fn equal(words: &[AtomicU64], offset: usize, expected: &[u8]) -> bool {
     let mut at = offset;
     let mut chunks = expected.chunks_exact(WORD_BYTES);
     for chunk in &mut chunks {
-        if load_u64(words, at) != u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes")) {
+        if load_u64(words, at) != u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes"))
+        {
             return false;
         }
         at += WORD_BYTES;

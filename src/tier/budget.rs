@@ -1,0 +1,97 @@
+//! What RAM is used for, and making room in it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::cache::{Cache, MOVER_RESERVE, NoRoom, Patience};
+use super::evict::Evicted;
+use crate::ram::SegmentKind;
+
+/// The mover begins to make room when fewer segments than this share of all are free.
+const LOW_WATER_SHARE: u32 = 64;
+/// …but never for fewer than this many.
+const LOW_WATER_MIN: u32 = 4;
+
+impl Cache {
+    /// Segments that may be used, less what the index takes of the limit.
+    ///
+    /// Index slots of dry items are the dry index's own account (`--dry-index`), so only the RAM
+    /// items' share of the slots counts here.
+    pub(super) fn adjust_budget(&self) {
+        let counts = self.index.counts();
+        let all = counts.hot + counts.cold + counts.dry;
+        let dry_bytes = self.dry_index_bytes_of(counts.dry, all);
+        let index_bytes = self.index.bytes() - dry_bytes;
+        self.arena
+            .set_limit_bytes(self.memory_limit.load(Relaxed).saturating_sub(index_bytes));
+    }
+
+    /// Bytes of the index that dry items take.
+    pub(super) fn dry_index_bytes(&self) -> usize {
+        let counts = self.index.counts();
+        self.dry_index_bytes_of(counts.dry, counts.hot + counts.cold + counts.dry)
+    }
+
+    fn dry_index_bytes_of(&self, dry: u64, all: u64) -> usize {
+        if all == 0 {
+            0
+        } else {
+            (self.index.bytes() as u128 * u128::from(dry) / u128::from(all)) as usize
+        }
+    }
+
+    /// Segments below which the mover works ahead.
+    pub(super) fn low_water(&self) -> u32 {
+        if self.dry.is_none() {
+            return 0;
+        }
+        let segments = (self.arena.limit_bytes() / self.arena.segment_bytes()) as u32;
+        MOVER_RESERVE + (segments / LOW_WATER_SHARE).max(LOW_WATER_MIN.min(segments / 8))
+    }
+
+    /// Opens a segment (or a run), making room for it where there is none.
+    pub(super) fn open_segment(
+        &self,
+        kind: SegmentKind,
+        span: u32,
+        patience: Patience,
+    ) -> Result<u32, NoRoom> {
+        self.adjust_budget();
+        let now = self.clock.recent();
+        if self.arena.available() < self.low_water() + span {
+            self.wake.notify();
+        }
+        if let Some(number) = self.arena.open_run(kind, span, MOVER_RESERVE, now) {
+            return Ok(number);
+        }
+        // Whoever holds the mover is making room already.
+        let mut mover = match patience {
+            Patience::Wait if self.dry.is_some() => self.mover.try_lock().ok_or(NoRoom::Wait)?,
+            _ => self.mover.lock(),
+        };
+        let mut tries = self.arena.segments().len();
+        loop {
+            if let Some(number) = self.arena.open_run(kind, span, MOVER_RESERVE, now) {
+                return Ok(number);
+            }
+            tries = tries.checked_sub(1).ok_or(NoRoom::Full)?;
+            match self.evict_segment(&mut mover, patience) {
+                Evicted::Room => {}
+                Evicted::Busy => return Err(NoRoom::Wait),
+                Evicted::Nothing => return Err(NoRoom::Full),
+            }
+        }
+    }
+
+    /// Changes the RAM limit, as `cache_memlimit` does. The reservation made at start bounds it.
+    pub fn set_memory_limit(&self, bytes: usize) {
+        self.memory_limit
+            .store(bytes.min(self.config.memory_limit().as_usize()), Relaxed);
+        self.adjust_budget();
+        self.wake.notify();
+    }
+
+    /// The RAM limit in bytes.
+    pub fn memory_limit(&self) -> usize {
+        self.memory_limit.load(Relaxed)
+    }
+}

@@ -1,0 +1,413 @@
+//! Making room: a segment is chosen, its live items stay or leave, the segment is free.
+//!
+//! Items that leave go to dry where there is one. A clean item (one with a copy in dry) only loses
+//! its slot in RAM. Every move is copy first, then swap the location if it is unchanged.
+
+use super::cache::Cache;
+use super::cache::Patience;
+use super::index::KeyHash;
+use super::mover::Mover;
+use super::policy::{self, Fate, Pressure};
+use super::slot::{Location, Slot, Tier};
+use crate::dry::{Append, NewRecord};
+use crate::entry::Marks;
+use crate::metrics::Count;
+use crate::ram::{Address, Item, SegmentKind};
+
+/// How the eviction of one segment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evicted {
+    /// A segment is free, or items moved together.
+    Room,
+    /// Dry has no time for the items.
+    Busy,
+    /// There is nothing to evict, or nothing may be.
+    Nothing,
+}
+
+/// What became of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Done,
+    Busy,
+}
+
+/// A live item in a claimed segment.
+struct Live<'a> {
+    item: Item<'a>,
+    address: Address,
+    key: &'a [u8],
+    hash: KeyHash,
+    slot: Slot,
+    /// Whether dry holds a copy.
+    clean: bool,
+}
+
+impl Cache {
+    /// Compacts a mostly dead segment, or evicts the oldest one.
+    pub(super) fn evict_segment(&self, mover: &mut Mover, patience: Patience) -> Evicted {
+        let Some(victim) = self.choose(mover) else {
+            return Evicted::Nothing;
+        };
+        let compact = matches!(victim, Victim::Compact(_));
+        let (Victim::Compact(number) | Victim::Evict(number)) = victim;
+        if !compact && !self.may_evict() && !self.dry_takes() {
+            return Evicted::Nothing;
+        }
+        if !self.arena.claim(number) {
+            return Evicted::Room;
+        }
+        let end = self.empty_segment(mover, number, compact, patience);
+        self.arena.unclaim(number);
+        if end == Evicted::Room {
+            let engine = &self.metrics.engine;
+            if compact {
+                &engine.segments_compacted
+            } else {
+                &engine.segments_evicted
+            }
+            .add_shared(1);
+        }
+        end
+    }
+
+    /// Whether dry is there to take items, now or after a wait.
+    fn dry_takes(&self) -> bool {
+        self.dry
+            .as_ref()
+            .is_some_and(|dry| dry.tier_state() == crate::dry::TierState::Ok)
+    }
+
+    /// The segment that gives way. One pass over all segments; there are few of them.
+    fn choose(&self, mover: &Mover) -> Option<Victim> {
+        let mut used = [0usize; 2];
+        let mut oldest: [Option<(u64, u32)>; 2] = [None; 2];
+        let mut deadest: Option<(u32, u32)> = None;
+        for (number, segment) in self.arena.segments().iter().enumerate() {
+            if !segment.in_use() {
+                continue;
+            }
+            let kind = segment.kind();
+            used[kind as usize] += segment.span() as usize;
+            if !segment.is_sealed() {
+                continue;
+            }
+            let number = number as u32;
+            let sequence = segment.sequence();
+            if oldest[kind as usize].is_none_or(|(older, _)| sequence < older) {
+                oldest[kind as usize] = Some((sequence, number));
+            }
+            let live = segment.live_words();
+            if segment.span() == 1
+                && policy::worth_compacting(live, self.arena.segment_words() as u32)
+                && deadest.is_none_or(|(least, _)| live < least)
+            {
+                deadest = Some((live, number));
+            }
+        }
+        if let Some((_, number)) = deadest.filter(|_| mover.pressure() == Pressure::Normal) {
+            return Some(Victim::Compact(number));
+        }
+        let [hot, cold] = [SegmentKind::Hot as usize, SegmentKind::Cold as usize];
+        let (first, second) = match policy::victim(used[hot], used[cold], self.hot_share()) {
+            SegmentKind::Hot => (hot, cold),
+            SegmentKind::Cold => (cold, hot),
+        };
+        oldest[first]
+            .or(oldest[second])
+            .map(|(_, number)| Victim::Evict(number))
+    }
+
+    fn empty_segment(
+        &self,
+        mover: &mut Mover,
+        number: u32,
+        compact: bool,
+        patience: Patience,
+    ) -> Evicted {
+        let kind = self.arena.segment(number).kind();
+        let mut key = [0; 255];
+        for (address, item) in self.arena.items(number) {
+            let Some(live) = self.live_in(address, item, &mut key, kind) else {
+                continue;
+            };
+            let moved = if compact {
+                self.keep(mover, &live, kind, live.slot.hits, Some(number), patience)
+            } else {
+                match policy::fate(kind, live.slot.hits, mover.pressure()) {
+                    Fate::Keep(kind, hits) => self.keep(mover, &live, kind, hits, None, patience),
+                    Fate::Leave => self.leave(&live, patience),
+                }
+            };
+            if moved == Moved::Busy {
+                return Evicted::Busy;
+            }
+        }
+        mover.visited(self.arena.segment_words());
+        Evicted::Room
+    }
+
+    /// Visits a segment whose items have been in its tier for the residence time.
+    pub(super) fn age_segment(&self, mover: &mut Mover, number: u32) -> Evicted {
+        if !self.arena.claim(number) {
+            return Evicted::Room;
+        }
+        let kind = self.arena.segment(number).kind();
+        let ttl = self.residence_seconds(kind);
+        let now = u64::from(self.clock.recent());
+        let mut key = [0; 255];
+        let mut end = Evicted::Room;
+        for (address, item) in self.arena.items(number) {
+            let Some(live) = self.live_in(address, item, &mut key, kind) else {
+                continue;
+            };
+            let recent = u64::from(item.last_access()) + ttl > now;
+            let moved = match kind {
+                kind if recent => {
+                    self.keep(mover, &live, kind, live.slot.hits, None, Patience::Wait)
+                }
+                SegmentKind::Hot => {
+                    self.keep(mover, &live, SegmentKind::Cold, 0, None, Patience::Wait)
+                }
+                SegmentKind::Cold => self.leave(&live, Patience::Wait),
+            };
+            if moved == Moved::Busy {
+                end = Evicted::Busy;
+                break;
+            }
+        }
+        self.arena.unclaim(number);
+        end
+    }
+
+    /// The live item at an address, or `None` if it is dead. Expired and flushed items die here.
+    fn live_in<'a>(
+        &self,
+        address: Address,
+        item: Item<'a>,
+        key: &'a mut [u8; 255],
+        kind: SegmentKind,
+    ) -> Option<Live<'a>> {
+        let key = item.copy_key(key);
+        let hash = self.hash(key);
+        let location = Location::ram(kind, address);
+        let mut shard = self.index.lock(hash);
+        let (place, slot) = shard.at_location(hash.tag(), location)?;
+        if !self.is_live(item, slot.exptime, self.clock.recent()) {
+            shard.remove(place, slot);
+            self.kill_item(location);
+            self.count_reclaimed(item);
+            return None;
+        }
+        let clean = shard.dry(hash.tag()).is_some();
+        drop(shard);
+        Some(Live {
+            item,
+            address,
+            key,
+            hash,
+            slot,
+            clean,
+        })
+    }
+
+    pub(super) fn count_reclaimed(&self, item: Item<'_>) {
+        self.metrics.engine.reclaimed.add_shared(1);
+        if !item.marks().has(Marks::FETCHED) {
+            self.metrics.engine.expired_unfetched.add_shared(1);
+        }
+    }
+
+    /// Copies an item to the mover's segment of a tier; leaves where that has no room.
+    fn keep(
+        &self,
+        mover: &mut Mover,
+        live: &Live<'_>,
+        kind: SegmentKind,
+        hits: u8,
+        compacted: Option<u32>,
+        patience: Patience,
+    ) -> Moved {
+        if self.arena.segment(live.address.segment).span() > 1 {
+            return self.leave(live, patience);
+        }
+        let words = live.item.words();
+        let Some(number) = mover.room(&self.arena, kind, words, compacted, self.clock.recent())
+        else {
+            return self.leave(live, patience);
+        };
+        let mut shard = self.index.lock(live.hash);
+        let Some((place, slot)) = shard.at_location(live.hash.tag(), live.slot.location) else {
+            return Moved::Done;
+        };
+        let address = self.arena.append(number, words as u32);
+        live.item.copy_to(self.arena.words_from(address));
+        self.arena.segment(number).note_exptime(slot.exptime);
+        shard.replace(
+            place,
+            slot,
+            Slot {
+                location: Location::ram(kind, address),
+                hits,
+                ..slot
+            },
+        );
+        self.kill_item(slot.location);
+        drop(shard);
+        if compacted.is_none() {
+            mover.kept(words);
+            if slot.location.tier() == Tier::Hot && kind == SegmentKind::Cold {
+                self.metrics.engine.demotions.add_shared(1);
+                self.metrics.engine.hot_evictions.add_shared(1);
+            }
+        }
+        Moved::Done
+    }
+
+    /// Moves an item out of RAM: to dry where it can go there, else to nowhere.
+    fn leave(&self, live: &Live<'_>, patience: Patience) -> Moved {
+        let engine = &self.metrics.engine;
+        let lost: Option<&Count> = if live.clean {
+            None
+        } else {
+            match self.dry_item(live, Copy::Move) {
+                Append::Done(_) => {
+                    engine.demotions.add_shared(1);
+                    self.count_evicted(live);
+                    return Moved::Done;
+                }
+                Append::Rejected => return Moved::Done,
+                Append::Busy if patience == Patience::Wait => return Moved::Busy,
+                Append::Busy => Some(&engine.demote_dropped_busy),
+                Append::Paused => Some(&engine.demote_dropped_paused),
+                Append::TooLarge => Some(&engine.demote_dropped_size),
+                Append::Failed if self.dry.is_some() => Some(&engine.demote_dropped_failed),
+                Append::Failed => Some(&engine.evictions_lost),
+            }
+        };
+        if lost.is_some() && !self.may_evict() {
+            return Moved::Busy;
+        }
+        let mut shard = self.index.lock(live.hash);
+        if let Some((place, slot)) = shard.at_location(live.hash.tag(), live.slot.location) {
+            shard.remove(place, slot);
+            self.kill_item(slot.location);
+            drop(shard);
+            self.count_evicted(live);
+            if let Some(reason) = lost {
+                reason.add_shared(1);
+            }
+        }
+        Moved::Done
+    }
+
+    fn count_evicted(&self, live: &Live<'_>) {
+        let engine = &self.metrics.engine;
+        engine.evictions.add_shared(1);
+        if live.slot.location.tier() == Tier::Hot {
+            &engine.hot_evictions
+        } else {
+            &engine.cold_evictions
+        }
+        .add_shared(1);
+        if !live.item.marks().has(Marks::FETCHED) {
+            engine.evicted_unfetched.add_shared(1);
+        }
+    }
+
+    /// Appends an item to dry and points the index at it: in place of the slot in RAM, or beside it.
+    fn dry_item(&self, live: &Live<'_>, copy: Copy) -> Append {
+        let Some(dry) = &self.dry else {
+            return Append::Failed;
+        };
+        let facts = live.item.facts(live.slot.exptime);
+        let record = NewRecord {
+            hash: live.hash.0,
+            facts: &facts,
+            hits: live.slot.hits,
+            key_bytes: live.key.len(),
+            value_bytes: live.item.value_bytes(),
+            created: self.arena.segment(live.address.segment).opened(),
+        };
+        let fill = |bytes: &mut [u8]| live.item.copy_key_value(bytes);
+        dry.append(&record, fill, |place, bytes| {
+            let mut shard = self.index.lock(live.hash);
+            let tag = live.hash.tag();
+            let Some((at, slot)) = shard.at_location(tag, live.slot.location) else {
+                return false;
+            };
+            // The record was made from these; in RAM they can change under the shard lock.
+            if slot.exptime != facts.exptime
+                || live.item.marks() != facts.marks
+                || shard.dry(tag).is_some()
+                || !self.is_live(live.item, slot.exptime, self.clock.recent())
+            {
+                return false;
+            }
+            let location = Location::dry(place, bytes);
+            match copy {
+                Copy::Move => {
+                    shard.replace(
+                        at,
+                        slot,
+                        Slot {
+                            location,
+                            hits: 0,
+                            ..slot
+                        },
+                    );
+                    self.kill_item(slot.location);
+                    true
+                }
+                Copy::Keep => shard
+                    .insert(Slot {
+                        location,
+                        hits: 0,
+                        ..slot
+                    })
+                    .is_ok(),
+            }
+        })
+    }
+
+    /// Copies a claimed segment's items to dry; they stay in RAM as clean. Answers the bytes
+    /// copied, and whether all were offered.
+    pub(super) fn dry_segment(&self, number: u32) -> (u64, bool) {
+        let kind = self.arena.segment(number).kind();
+        let mut key = [0; 255];
+        let mut copied = 0;
+        for (address, item) in self.arena.items(number) {
+            let Some(live) = self
+                .live_in(address, item, &mut key, kind)
+                .filter(|live| !live.clean)
+            else {
+                continue;
+            };
+            match self.dry_item(&live, Copy::Keep) {
+                Append::Done(_) => {
+                    copied += (live.item.words() * 8) as u64;
+                    self.metrics.engine.dried_ahead.add_shared(1);
+                }
+                Append::Rejected | Append::TooLarge => {}
+                Append::Busy | Append::Paused | Append::Failed => return (copied, false),
+            }
+        }
+        (copied, true)
+    }
+}
+
+/// Whether the item stays in RAM when it is dried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    Move,
+    Keep,
+}
+
+/// A chosen segment.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    /// Mostly dead: its live items stay.
+    Compact(u32),
+    /// The oldest.
+    Evict(u32),
+}

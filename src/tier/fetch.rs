@@ -1,0 +1,504 @@
+//! Bringing items up from dry: on the calling thread where the bytes are in memory, else once for
+//! all who wait, on threads that may block.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::cache::{Cache, Local, NoRoom, Patience};
+use super::index::KeyHash;
+use super::slot::{HITS_MAX, Location, Slot};
+use crate::dry::{Read, ReadMode};
+use crate::entry::Facts;
+use crate::ram::item;
+
+/// Threads that read the device.
+pub(super) const THREADS: usize = 4;
+/// Fetches that wait for a thread; more are misses.
+const QUEUE_MAX: usize = 4096;
+/// Operations that wait for one fetch; more are misses.
+const WAITERS_MAX: usize = 1024;
+/// Times that one operation fetches its key before it counts as a miss: the item was evicted again
+/// each time before the operation could run.
+const FETCHES_MAX: u8 = 4;
+/// Shards of the map of fetches in flight.
+const FLIGHT_SHARDS: usize = 64;
+
+/// What an operation has tried so far. It lives as long as the operation on one key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attempt {
+    fetches: u8,
+    /// What lies below is not this key's or cannot be had: a miss.
+    pub(super) ignore_below: bool,
+    /// The item was brought up for this operation.
+    pub(super) brought_up: bool,
+    room_since: Option<Instant>,
+    room_over: bool,
+}
+
+impl Attempt {
+    pub(super) fn patience(&self) -> Patience {
+        if self.room_over {
+            Patience::Drop
+        } else {
+            Patience::Wait
+        }
+    }
+
+    /// True the first time.
+    pub(super) fn begin_wait_for_room(&mut self) -> bool {
+        let first = self.room_since.is_none();
+        self.room_since.get_or_insert_with(Instant::now);
+        first
+    }
+}
+
+/// What an operation waits for.
+#[derive(Debug)]
+pub enum Blocked {
+    /// An item that is on its way up.
+    Fetch(Ticket),
+    /// Room for a new item.
+    Room,
+    /// A kill that has to be on the device first.
+    Commit {
+        /// The key's hash.
+        hash: u64,
+        /// The copy to kill.
+        location: Location,
+    },
+}
+
+/// The end of a fetch, to be waited for.
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Fetched>);
+
+/// How a fetch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    /// The item was in RAM a moment ago; look again.
+    Up,
+    /// A copy was killed; look again.
+    Killed,
+    /// It cannot be had.
+    Lost,
+}
+
+/// What a fetch thread is to do.
+#[derive(Debug)]
+enum Job {
+    Fetch {
+        hash: KeyHash,
+        location: Location,
+        key: Box<[u8]>,
+    },
+    Kill {
+        hash: KeyHash,
+        location: Location,
+    },
+}
+
+/// Fetches that wait and fetches in flight.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    flights: DashMap<Location, Vec<oneshot::Sender<Fetched>>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    stopped: bool,
+}
+
+impl Default for Fetcher {
+    fn default() -> Fetcher {
+        Fetcher {
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            flights: DashMap::with_shard_amount(FLIGHT_SHARDS),
+        }
+    }
+}
+
+impl Fetcher {
+    /// Joins the flight for a location, starting it if need be; `None` where a bound is reached.
+    fn join(
+        &self,
+        location: Location,
+        job: impl FnOnce() -> Job,
+        shared: impl FnOnce(),
+    ) -> Option<Ticket> {
+        let (sender, receiver) = oneshot::channel();
+        match self.flights.entry(location) {
+            Entry::Occupied(mut flight) => {
+                if flight.get().len() >= WAITERS_MAX {
+                    return None;
+                }
+                flight.get_mut().push(sender);
+                shared();
+            }
+            Entry::Vacant(place) => {
+                let mut queue = self.queue.lock();
+                if queue.stopped || queue.jobs.len() >= QUEUE_MAX {
+                    return None;
+                }
+                queue.jobs.push_back(job());
+                drop(queue);
+                place.insert(vec![sender]);
+                self.work.notify_one();
+            }
+        }
+        Some(Ticket(receiver))
+    }
+
+    fn land(&self, location: Location, end: Fetched) {
+        for waiter in self
+            .flights
+            .remove(&location)
+            .into_iter()
+            .flat_map(|(_, waiters)| waiters)
+        {
+            // A waiter that gave up has dropped its end.
+            let _ = waiter.send(end);
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            self.work.wait(&mut queue);
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        let mut queue = self.queue.lock();
+        queue.stopped = true;
+        queue.jobs.clear();
+        drop(queue);
+        self.work.notify_all();
+        self.flights.clear();
+    }
+}
+
+impl Cache {
+    /// Brings the item at a dry location up. `None`: run the operation again now.
+    pub(super) fn bring_up(
+        &self,
+        local: &mut Local,
+        attempt: &mut Attempt,
+        hash: KeyHash,
+        key: &[u8],
+        location: Location,
+    ) -> Option<Blocked> {
+        attempt.fetches += 1;
+        if attempt.fetches > FETCHES_MAX {
+            local.counters.dry_misses_lost.bump();
+            attempt.ignore_below = true;
+            return None;
+        }
+        if self.arena.available() > super::cache::MOVER_RESERVE || self.dry_keeps_up() {
+            let mut record = std::mem::take(&mut local.record);
+            let done = self.try_fetch(
+                local.head,
+                hash,
+                key,
+                location,
+                ReadMode::Cached,
+                Patience::Wait,
+                &mut record,
+            );
+            local.record = record;
+            match done {
+                Ok(Fetched::Up) => {
+                    attempt.brought_up = true;
+                    return None;
+                }
+                Ok(Fetched::Killed) => return None,
+                Ok(Fetched::Lost) => {
+                    attempt.ignore_below = true;
+                    local.counters.dry_misses_lost.bump();
+                    return None;
+                }
+                Err(NotNow) => {}
+            }
+        }
+        let ticket = self.fetcher.join(
+            location,
+            || Job::Fetch {
+                hash,
+                location,
+                key: key.into(),
+            },
+            || self.metrics.engine.fetches_shared.add_shared(1),
+        );
+        if ticket.is_none() {
+            local.counters.dry_misses_queue.bump();
+            attempt.ignore_below = true;
+        }
+        ticket.map(Blocked::Fetch)
+    }
+
+    fn dry_keeps_up(&self) -> bool {
+        self.dry.as_ref().is_some_and(|dry| dry.queue_bytes() == 0)
+    }
+
+    /// Waits for what blocked an operation. Afterwards the operation runs again with `attempt`.
+    pub async fn wait(&self, local: &Local, blocked: Blocked, attempt: &mut Attempt) {
+        let deadline = self.config.dry_deadline.0;
+        match blocked {
+            Blocked::Fetch(ticket) => self.wait_for(local, ticket, attempt, deadline).await,
+            Blocked::Commit { hash, location } => {
+                let job = || Job::Kill {
+                    hash: KeyHash(hash),
+                    location,
+                };
+                // Never give up on a kill: without it the write must not run.
+                match self.fetcher.join(location, job, || {}) {
+                    Some(Ticket(end)) => drop(end.await),
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+            Blocked::Room => {
+                let waited = attempt
+                    .room_since
+                    .map_or(Duration::ZERO, |since| since.elapsed());
+                let left = self.config.dry_wait.0.saturating_sub(waited);
+                let room = self.room.notified();
+                tokio::pin!(room);
+                room.as_mut().enable();
+                self.wake.notify();
+                if self.arena.available() <= super::cache::MOVER_RESERVE
+                    && tokio::time::timeout(left, room).await.is_err()
+                {
+                    attempt.room_over = true;
+                }
+                attempt.room_over |= left.is_zero();
+            }
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        local: &Local,
+        ticket: Ticket,
+        attempt: &mut Attempt,
+        deadline: Duration,
+    ) {
+        match tokio::time::timeout(deadline, ticket.0).await {
+            Ok(Ok(Fetched::Up)) => attempt.brought_up = true,
+            Ok(Ok(Fetched::Killed)) => {}
+            Ok(Ok(Fetched::Lost) | Err(_)) => {
+                attempt.ignore_below = true;
+                local.counters.dry_misses_lost.bump();
+            }
+            Err(_) => {
+                attempt.ignore_below = true;
+                local.counters.dry_misses_deadline.bump();
+            }
+        }
+    }
+
+    /// One fetch thread.
+    pub(super) fn run_fetcher(self: &Arc<Cache>, head: usize) {
+        let mut record = Vec::new();
+        while let Some(job) = self.fetcher.next() {
+            match job {
+                Job::Fetch {
+                    hash,
+                    location,
+                    key,
+                } => {
+                    let end = self.fetch_blocking(head, hash, &key, location, &mut record);
+                    self.fetcher.land(location, end);
+                }
+                Job::Kill { hash, location } => {
+                    self.commit_kill(hash, location);
+                    self.fetcher.land(location, Fetched::Killed);
+                }
+            }
+        }
+    }
+
+    fn fetch_blocking(
+        &self,
+        head: usize,
+        hash: KeyHash,
+        key: &[u8],
+        location: Location,
+        record: &mut Vec<u8>,
+    ) -> Fetched {
+        let deadline = Instant::now() + self.config.dry_deadline.0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = if left.is_zero() {
+                Patience::Drop
+            } else {
+                Patience::Wait
+            };
+            match self.try_fetch(
+                head,
+                hash,
+                key,
+                location,
+                ReadMode::Blocking,
+                patience,
+                record,
+            ) {
+                Ok(end) => return end,
+                Err(NotNow) if patience == Patience::Drop => return Fetched::Lost,
+                Err(NotNow) => {
+                    self.wake.notify();
+                    if let Some(dry) = &self.dry {
+                        dry.wait_for_room(left);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a record and installs it in RAM, if the index still names that location.
+    #[allow(clippy::too_many_arguments)] // Who reads, what, how, and into which buffer.
+    fn try_fetch(
+        &self,
+        head: usize,
+        hash: KeyHash,
+        key: &[u8],
+        location: Location,
+        mode: ReadMode,
+        patience: Patience,
+        record: &mut Vec<u8>,
+    ) -> Result<Fetched, NotNow> {
+        let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
+            return Ok(Fetched::Lost);
+        };
+        let engine = &self.metrics.engine;
+        let read = dry.read(place, bytes as usize, key, mode, record);
+        if !matches!(read, Read::WouldBlock) {
+            engine.dry_reads.add_shared(1);
+        }
+        match read {
+            Read::Hit { facts, value, .. } => {
+                self.promote(head, hash, key, location, &facts, &record[value], patience)
+            }
+            Read::WouldBlock => Err(NotNow),
+            Read::OtherKey => {
+                engine.dry_other_key.add_shared(1);
+                Ok(Fetched::Lost)
+            }
+            Read::Corrupt => {
+                engine.dry_corrupt.add_shared(1);
+                self.commit_kill(hash, location);
+                Ok(Fetched::Killed)
+            }
+            Read::Gone => {
+                let mut shard = self.index.lock(hash);
+                if let Some((place, slot)) = shard.at_location(hash.tag(), location) {
+                    shard.remove(place, slot);
+                }
+                Ok(Fetched::Killed)
+            }
+            Read::Error(error) => {
+                tracing::warn!("cannot read dry segment {}: {error}", place.segment);
+                engine.dry_read_errors.add_shared(1);
+                Ok(Fetched::Lost)
+            }
+        }
+    }
+
+    /// Copies a record into RAM; its copy in dry stays.
+    #[allow(clippy::too_many_arguments)] // The parts of one record.
+    fn promote(
+        &self,
+        head: usize,
+        hash: KeyHash,
+        key: &[u8],
+        location: Location,
+        facts: &Facts,
+        value: &[u8],
+        patience: Patience,
+    ) -> Result<Fetched, NotNow> {
+        let words = item::item_words(facts, key.len(), value.len());
+        let mut head = self.heads[head].lock();
+        match self.ensure_room(&mut head, words, patience) {
+            Ok(()) => {}
+            Err(NoRoom::Wait) => return Err(NotNow),
+            Err(NoRoom::Full) => return Ok(Fetched::Lost),
+        }
+        let mut shard = self.index.lock(hash);
+        let Some((place, slot)) = shard.at_location(hash.tag(), location) else {
+            return Ok(Fetched::Killed);
+        };
+        if !self.is_live_below(slot, self.clock.recent()) {
+            return Ok(Fetched::Lost);
+        }
+        if self.find(&shard, hash, key).ram.is_some() {
+            return Ok(Fetched::Up);
+        }
+        // Remembered for the day its segment is reclaimed.
+        shard.replace(
+            place,
+            slot,
+            Slot {
+                hits: (slot.hits + 1).min(HITS_MAX),
+                ..slot
+            },
+        );
+        let facts = Facts {
+            exptime: slot.exptime,
+            ..*facts
+        };
+        match self.install(
+            &mut head,
+            &mut shard,
+            hash,
+            key,
+            &facts,
+            value.len(),
+            words,
+            |to| to.push(value),
+            None,
+        ) {
+            Ok(()) => {
+                self.metrics.engine.promotions.add_shared(1);
+                Ok(Fetched::Up)
+            }
+            Err(_) => Ok(Fetched::Lost),
+        }
+    }
+
+    /// Kills a copy below with no lock held, then forgets it.
+    fn commit_kill(&self, hash: KeyHash, location: Location) {
+        let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
+            return;
+        };
+        if self.commit_kills
+            && let Err(error) = dry.commit_kill(place, bytes)
+        {
+            tracing::error!("cannot commit a kill: {error}");
+        }
+        let mut shard = self.index.lock(hash);
+        if let Some((slot_place, slot)) = shard.at_location(hash.tag(), location) {
+            if !self.commit_kills {
+                dry.kill(place, bytes);
+            }
+            shard.remove(slot_place, slot);
+        }
+    }
+}
+
+/// The fetch cannot be done on this thread now.
+#[derive(Debug)]
+struct NotNow;

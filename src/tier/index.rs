@@ -1,0 +1,185 @@
+//! The index: hash to location, over RAM and dry, in independently locked shards.
+//!
+//! A key's hash picks its shard (high bits) and its tag (low 32 bits). The RAM slots of a tag are
+//! told apart by the keys of their items. Of dry slots a tag has **at most one** at any time: a
+//! second key with that tag kills the first one's copy. So whoever writes a key finds, by the tag
+//! alone and without I/O, everything below that it must kill; the price is that about one in
+//! 2^38 pairs of keys shares a copy's fate, which is a miss, never a wrong value.
+
+use std::io;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::slot::{Slot, Tier};
+use super::table::Table;
+use crate::entry::{HashSeed, hash_key};
+
+/// A shard: its slots and how many of them each tier has.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Aligned(Mutex<Shard>);
+
+/// The slots of one shard and their counts.
+#[derive(Debug)]
+pub struct Shard {
+    table: Table,
+    counts: TierCounts,
+}
+
+/// Slots by tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TierCounts {
+    /// Items in hot.
+    pub hot: u64,
+    /// Items in cold.
+    pub cold: u64,
+    /// Records in dry, those with a copy in RAM included.
+    pub dry: u64,
+}
+
+impl TierCounts {
+    fn of(&mut self, tier: Tier) -> &mut u64 {
+        match tier {
+            Tier::Hot => &mut self.hot,
+            Tier::Cold => &mut self.cold,
+            Tier::Dry => &mut self.dry,
+        }
+    }
+}
+
+impl Shard {
+    /// The table, to look at.
+    #[inline]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Adds a slot.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    #[inline]
+    pub fn insert(&mut self, slot: Slot) -> io::Result<()> {
+        self.table.insert(slot)?;
+        *self.counts.of(slot.location.tier()) += 1;
+        Ok(())
+    }
+
+    /// Replaces a slot by one with the same tag.
+    #[inline]
+    pub fn replace(&mut self, place: usize, old: Slot, new: Slot) {
+        if old.location.tier() != new.location.tier() {
+            *self.counts.of(old.location.tier()) -= 1;
+            *self.counts.of(new.location.tier()) += 1;
+        }
+        self.table.replace(place, new);
+    }
+
+    /// Removes a slot.
+    #[inline]
+    pub fn remove(&mut self, place: usize, old: Slot) {
+        self.table.remove(place);
+        *self.counts.of(old.location.tier()) -= 1;
+    }
+
+    /// The place of the slot with this tag and location.
+    #[inline]
+    pub fn at_location(&self, tag: u32, location: super::slot::Location) -> Option<(usize, Slot)> {
+        self.table
+            .find(tag)
+            .find(|(_, slot)| slot.location == location)
+    }
+
+    /// The dry slot of a tag.
+    #[inline]
+    pub fn dry(&self, tag: u32) -> Option<(usize, Slot)> {
+        self.table
+            .find(tag)
+            .find(|(_, slot)| slot.location.is_dry())
+    }
+}
+
+/// A key's hash, as the index uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// The part that tells keys of one shard apart.
+    #[inline]
+    pub fn tag(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// All shards.
+#[derive(Debug)]
+pub struct Index {
+    seed: HashSeed,
+    shards: Box<[Aligned]>,
+    shift: u32,
+}
+
+impl Index {
+    /// An empty index with 2^`shard_bits` shards.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub fn new(seed: HashSeed, shard_bits: u32) -> io::Result<Index> {
+        let shards = (0..1usize << shard_bits)
+            .map(|_| {
+                let shard = Shard {
+                    table: Table::new()?,
+                    counts: TierCounts::default(),
+                };
+                Ok(Aligned(Mutex::new(shard)))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Index {
+            seed,
+            shards,
+            shift: 64 - shard_bits,
+        })
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash(hash_key(self.seed, key))
+    }
+
+    /// Locks the shard of a hash.
+    #[inline]
+    pub fn lock(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
+        self.shards[(hash.0 >> self.shift) as usize].0.lock()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Locks a shard by number.
+    pub fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+        self.shards[number].0.lock()
+    }
+
+    /// Slots by tier, over all shards.
+    pub fn counts(&self) -> TierCounts {
+        let mut sum = TierCounts::default();
+        for shard in &self.shards {
+            let counts = shard.0.lock().counts;
+            sum.hot += counts.hot;
+            sum.cold += counts.cold;
+            sum.dry += counts.dry;
+        }
+        sum
+    }
+
+    /// Bytes of memory that the slots take.
+    pub fn bytes(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.0.lock().table.bytes())
+            .sum()
+    }
+}

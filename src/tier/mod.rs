@@ -1,0 +1,38 @@
+//! The tiers as one cache: an index over hot, cold and dry, and what moves items between them.
+//!
+//! ```text
+//!   command ──read/update──▶ Cache ──▶ index (hash → location), one shard lock per operation
+//!                              │          ▲ copy, then swap the location if it is unchanged
+//!                              │          │
+//!                              ├── mover: hot → cold → dry, compaction, expiry, drying ahead
+//!                              └── fetch: dry → hot, once for all who wait
+//! ```
+//! Lock order: worker head → mover → dry's writer → shard. Kills are stored under the shard lock
+//! and take no further lock.
+
+mod budget;
+mod cache;
+pub mod config;
+mod dump;
+mod evict;
+mod expire;
+mod fetch;
+mod flush;
+mod index;
+mod mover;
+mod operate;
+mod policy;
+mod recover;
+mod slot;
+mod stats;
+mod table;
+
+pub use cache::{Cache, Local, StartError};
+pub use config::TierConfig;
+pub use dump::DumpRow;
+pub use fetch::{Attempt, Blocked};
+pub use mover::DrainReport;
+pub use operate::{Change, Current, Decision, NewItem, Outcome, Value, View};
+pub use recover::RecoverReport;
+pub use slot::Tier;
+pub use stats::TierStats;

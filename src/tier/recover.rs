@@ -1,0 +1,195 @@
+//! Filling the index from dry at start, and following what dry does by itself later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::cache::{Cache, StartError};
+use super::index::KeyHash;
+use super::slot::{Location, Slot};
+use crate::dry::{Append, Leaving, NewRecord, Reason, Row};
+
+/// Threads that load.
+const LOAD_THREADS: usize = 2;
+
+/// What a start found in dry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecoverReport {
+    /// Items that are warm again.
+    pub items: u64,
+    /// Segments they lie in.
+    pub segments: u64,
+    /// Records left out because they were killed, expired or flushed.
+    pub dropped: u64,
+    /// Corrupt records that were skipped.
+    pub corrupt: u64,
+}
+
+impl Cache {
+    /// Loads every live row of dry into the index.
+    pub(super) fn recover(
+        &self,
+        progress: &(dyn Fn(u64, u64, u64) + Sync),
+    ) -> Result<RecoverReport, StartError> {
+        let Some(dry) = &self.dry else {
+            return Ok(RecoverReport::default());
+        };
+        let lost = AtomicU64::new(0);
+        let load = dry
+            .load(
+                LOAD_THREADS,
+                &|row| {
+                    if !self.adopt(row) {
+                        lost.fetch_add(1, Relaxed);
+                    }
+                },
+                &|done, all, rows| progress(done as u64, all as u64, rows),
+            )
+            .map_err(StartError::Dry)?;
+        let lost = lost.into_inner();
+        Ok(RecoverReport {
+            items: load.rows - lost,
+            segments: load.segments as u64,
+            dropped: load.killed + load.outdated + lost,
+            corrupt: load.corrupt,
+        })
+    }
+
+    /// Takes a row into the index; false if it lost against another one.
+    fn adopt(&self, row: &Row) -> bool {
+        let Some(dry) = &self.dry else {
+            return false;
+        };
+        let hash = KeyHash(row.hash);
+        let mut shard = self.index.lock(hash);
+        if let Some((place, other)) = shard.dry(hash.tag()) {
+            // Two records of one tag: the older one dies for good, else it could come back later.
+            let other_place = other.location.place();
+            let other_version = other_place.and_then(|(place, _)| dry.record_version(place));
+            if other_version.is_some_and(|version| version > row.version) {
+                dry.kill(row.place, row.bytes);
+                return false;
+            }
+            if let Some((place, bytes)) = other_place {
+                dry.kill(place, bytes);
+            }
+            shard.remove(place, other);
+        }
+        let location = Location::dry(row.place, row.bytes);
+        let slot = Slot {
+            tag: hash.tag(),
+            exptime: row.exptime,
+            location,
+            hits: 0,
+        };
+        if shard.insert(slot).is_err() {
+            dry.kill(row.place, row.bytes);
+            return false;
+        }
+        true
+    }
+
+    /// Tells dry whom to ask about rows that leave with their segment.
+    pub(super) fn own_dry(self: &Arc<Cache>) {
+        let Some(dry) = &self.dry else {
+            return;
+        };
+        let cache = Arc::downgrade(self);
+        dry.set_owner(Box::new(move |leaving| {
+            if let Some(cache) = cache.upgrade() {
+                cache.row_leaves(leaving);
+            }
+        }));
+        let cache = Arc::downgrade(self);
+        dry.set_on_failed(Box::new(move || {
+            if let Some(cache) = cache.upgrade() {
+                cache.forget_dry();
+            }
+        }));
+    }
+
+    /// A row leaves with its segment: it moves to another one if it is wanted, else its slot goes.
+    fn row_leaves(&self, leaving: &Leaving<'_>) {
+        let row = leaving.row;
+        let hash = KeyHash(row.hash);
+        let location = Location::dry(row.place, row.bytes);
+        let shard = self.index.lock(hash);
+        let Some((_, slot)) = shard.at_location(hash.tag(), location) else {
+            return;
+        };
+        drop(shard);
+        let wanted = match leaving.reason {
+            Reason::Compact => true,
+            Reason::Size | Reason::Index => slot.hits > 0,
+            Reason::Ttl => false,
+        };
+        if wanted && self.is_live_below(slot, self.clock.now()) && self.reinsert(leaving, location)
+        {
+            return;
+        }
+        let mut shard = self.index.lock(hash);
+        if let Some((place, slot)) = shard.at_location(hash.tag(), location) {
+            shard.remove(place, slot);
+            if self.is_live_below(slot, self.clock.now()) {
+                self.metrics.engine.dry_evictions.add_shared(1);
+            }
+        }
+    }
+
+    fn reinsert(&self, leaving: &Leaving<'_>, location: Location) -> bool {
+        let mut buffer = Vec::new();
+        let (Some(dry), Some(found)) = (&self.dry, leaving.record(&mut buffer)) else {
+            return false;
+        };
+        let row = leaving.row;
+        let hash = KeyHash(row.hash);
+        let facts = crate::entry::Facts {
+            exptime: row.exptime,
+            ..found.facts
+        };
+        let record = NewRecord {
+            hash: row.hash,
+            facts: &facts,
+            hits: row.hits,
+            key_bytes: found.key.len(),
+            value_bytes: found.value.len(),
+            created: row.created,
+        };
+        let fill = |bytes: &mut [u8]| {
+            let (key, value) = bytes.split_at_mut(found.key.len());
+            key.copy_from_slice(found.key);
+            value.copy_from_slice(found.value);
+        };
+        let append = dry.append(&record, fill, |place, bytes| {
+            let mut shard = self.index.lock(hash);
+            let Some((at, slot)) = shard.at_location(hash.tag(), location) else {
+                return false;
+            };
+            if !self.is_live_below(slot, self.clock.recent()) {
+                return false;
+            }
+            // One hit less: who is never asked for again leaves the next time.
+            let moved = Slot {
+                location: Location::dry(place, bytes),
+                hits: slot.hits.saturating_sub(1),
+                ..slot
+            };
+            shard.replace(at, slot, moved);
+            true
+        });
+        matches!(append, Append::Done(_))
+    }
+
+    /// Drops every slot that lies in dry: the tier has failed and nothing in it is trusted.
+    fn forget_dry(&self) {
+        for number in 0..self.index.shards() {
+            let mut shard = self.index.lock_shard(number);
+            let mut place = 0;
+            while place < shard.table().slots() {
+                match shard.table().get(place) {
+                    Some(slot) if slot.location.is_dry() => shard.remove(place, slot),
+                    _ => place += 1,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A shard's slots: one flat array, sorted by tag, probed linearly.
+//!
+//! A tag's home is `tag * homes / 2^32`, which grows with the tag, so slots that are kept sorted
+//! are also near their homes: a lookup walks from the home to the first larger tag, all slots of
+//! one tag are neighbours, and growing by an eighth is one sequential copy. Sixteen bytes a slot
+//! at 80 to 90 % load make 18 to 20 bytes per item.
+//!
+//! Linear probing with ordering: Amble and Knuth, "Ordered hash tables", 1974.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::slot::Slot;
+use crate::memory::{WORD_BYTES, Words};
+
+/// Words in a slot.
+const SLOT_WORDS: usize = 2;
+/// Slots past the last home, for the last homes' overflow.
+const OVERFLOW_SLOTS: usize = 128;
+/// Slots in the smallest table: one page.
+const SLOTS_MIN: usize = 4096 / (SLOT_WORDS * WORD_BYTES);
+/// Growth begins above this load, in tenths.
+const LOAD_TENTHS_MAX: usize = 9;
+
+/// The slots of one shard.
+#[derive(Debug)]
+pub struct Table {
+    words: Words,
+    /// Slots that are some tag's home; the array has more.
+    homes: usize,
+    len: usize,
+}
+
+impl Table {
+    /// An empty table.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub fn new() -> io::Result<Table> {
+        Table::with_slots(SLOTS_MIN)
+    }
+
+    fn with_slots(slots: usize) -> io::Result<Table> {
+        let slots = slots.next_multiple_of(SLOTS_MIN);
+        Ok(Table {
+            words: Words::reserve(slots * SLOT_WORDS * WORD_BYTES)?,
+            homes: slots - OVERFLOW_SLOTS.min(slots / 4),
+            len: 0,
+        })
+    }
+
+    /// Slots in use.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of memory that the table takes.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * WORD_BYTES
+    }
+
+    /// Slots in the array; places are below it.
+    pub fn slots(&self) -> usize {
+        self.words.len() / SLOT_WORDS
+    }
+
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        (u64::from(tag) * self.homes as u64 >> 32) as usize
+    }
+
+    #[inline]
+    fn words_at(&self, place: usize) -> [u64; 2] {
+        match self.words.get(place * SLOT_WORDS..place * SLOT_WORDS + 2) {
+            Some([first, second]) => [first.load(Relaxed), second.load(Relaxed)],
+            _ => [0, 0],
+        }
+    }
+
+    #[inline]
+    fn store(&mut self, place: usize, words: [u64; 2]) {
+        self.words[place * SLOT_WORDS].store(words[0], Relaxed);
+        self.words[place * SLOT_WORDS + 1].store(words[1], Relaxed);
+    }
+
+    /// The slot at a place, if one is in use there.
+    #[inline]
+    pub fn get(&self, place: usize) -> Option<Slot> {
+        let words = self.words_at(place);
+        (words[1] != 0).then(|| Slot::from_words(words))
+    }
+
+    /// Replaces the slot at a place by one with the same tag.
+    #[inline]
+    pub fn replace(&mut self, place: usize, slot: Slot) {
+        debug_assert_eq!(self.get(place).map(|old| old.tag), Some(slot.tag));
+        self.store(place, slot.to_words());
+    }
+
+    /// The first place that may hold the tag.
+    #[inline]
+    pub fn first(&self, tag: u32) -> Option<usize> {
+        let mut place = self.home(tag);
+        loop {
+            let words = self.words_at(place);
+            let found = (words[0] >> 32) as u32;
+            if words[1] == 0 || found > tag {
+                return None;
+            }
+            if found == tag {
+                return Some(place);
+            }
+            place += 1;
+        }
+    }
+
+    /// The places and slots of a tag.
+    #[inline]
+    pub fn find(&self, tag: u32) -> impl Iterator<Item = (usize, Slot)> + '_ {
+        let first = self.first(tag);
+        let mut next = first.unwrap_or(usize::MAX);
+        std::iter::from_fn(move || {
+            if next == usize::MAX {
+                return None;
+            }
+            let place = next;
+            let slot = self.get(place).filter(|slot| slot.tag == tag);
+            next = if slot.is_some() {
+                place + 1
+            } else {
+                usize::MAX
+            };
+            slot.map(|slot| (place, slot))
+        })
+    }
+
+    /// Adds a slot, behind others of the same tag.
+    ///
+    /// # Errors
+    /// When the table is full and there is no memory for a larger one; nothing was added.
+    pub fn insert(&mut self, slot: Slot) -> io::Result<()> {
+        if (self.len + 1) * 10 > self.homes * LOAD_TENTHS_MAX {
+            self.grow()?;
+        }
+        while !self.try_insert(slot) {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// False if the array ends before an empty slot is found.
+    fn try_insert(&mut self, slot: Slot) -> bool {
+        let mut place = self.home(slot.tag);
+        loop {
+            let words = self.words_at(place);
+            if words[1] == 0 || (words[0] >> 32) as u32 > slot.tag {
+                break;
+            }
+            place += 1;
+        }
+        let mut empty = place;
+        while self.words_at(empty)[1] != 0 {
+            empty += 1;
+        }
+        if empty >= self.slots() {
+            return false;
+        }
+        while empty > place {
+            let words = self.words_at(empty - 1);
+            self.store(empty, words);
+            empty -= 1;
+        }
+        self.store(place, slot.to_words());
+        self.len += 1;
+        true
+    }
+
+    /// Removes the slot at a place; the ones behind it move up.
+    pub fn remove(&mut self, place: usize) {
+        let mut hole = place;
+        loop {
+            let next = self.words_at(hole + 1);
+            if next[1] == 0 || self.home((next[0] >> 32) as u32) > hole {
+                break;
+            }
+            self.store(hole, next);
+            hole += 1;
+        }
+        self.store(hole, [0, 0]);
+        self.len -= 1;
+    }
+
+    /// Moves all slots to an array that is an eighth larger.
+    #[cold]
+    fn grow(&mut self) -> io::Result<()> {
+        let mut slots = self.slots() + self.slots() / 8;
+        'larger: loop {
+            let mut larger = Table::with_slots(slots)?;
+            let mut next = 0;
+            for place in 0..self.slots() {
+                let words = self.words_at(place);
+                if words[1] != 0 {
+                    next = larger.home((words[0] >> 32) as u32).max(next);
+                    if next >= larger.slots() {
+                        slots += slots / 8;
+                        continue 'larger;
+                    }
+                    larger.store(next, words);
+                    next += 1;
+                }
+            }
+            larger.len = self.len;
+            *self = larger;
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ram::{Address, SegmentKind};
+    use crate::tier::slot::Location;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn slot(tag: u32, number: u32) -> Slot {
+        let location = Location::ram(
+            SegmentKind::Hot,
+            Address {
+                segment: number,
+                word: 1,
+            },
+        );
+        Slot {
+            tag,
+            exptime: 0,
+            location,
+            hits: 0,
+        }
+    }
+
+    fn all(table: &Table) -> Vec<Slot> {
+        (0..table.slots())
+            .filter_map(|place| table.get(place))
+            .collect()
+    }
+
+    proptest! {
+        // Any mix of inserts and removals, with many equal tags and crowded ends, holds exactly
+        // what a plain set holds, sorted.
+        #[test]
+        fn holds_what_was_inserted(ops in prop::collection::vec((any::<bool>(), 0u32..40, any::<bool>()), 0..2000)) {
+            let mut table = Table::new().unwrap();
+            let mut model = BTreeSet::new();
+            for (number, (insert, tag, high)) in ops.into_iter().enumerate() {
+                let tag = if high { u32::MAX - tag } else { tag * 0x0100_0000 };
+                if insert {
+                    table.insert(slot(tag, number as u32)).unwrap();
+                    model.insert((tag, number as u32));
+                } else if let Some((place, found)) = table.find(tag).next() {
+                    table.remove(place);
+                    let address = found.location.address().unwrap();
+                    prop_assert!(model.remove(&(tag, address.segment)));
+                } else {
+                    prop_assert!(!model.iter().any(|(other, _)| *other == tag));
+                }
+            }
+            let mut slots: Vec<(u32, u32)> =
+                all(&table).iter().map(|slot| (slot.tag, slot.location.address().unwrap().segment)).collect();
+            prop_assert!(slots.is_sorted_by_key(|slot| slot.0));
+            slots.sort_unstable();
+            prop_assert_eq!(slots, model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(table.len(), all(&table).len());
+        }
+    }
+
+    #[test]
+    fn a_full_table_takes_twenty_bytes_per_item() {
+        let mut table = Table::new().unwrap();
+        let mut tag = 1u32;
+        for number in 0..100_000 {
+            tag = tag.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            table.insert(slot(tag, number)).unwrap();
+        }
+        assert!(table.bytes() / table.len() <= 20, "{} bytes", table.bytes());
+    }
+}
