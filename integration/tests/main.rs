@@ -1,3 +1,9 @@
 //! Runs the real `tiercache` binary against a real memcached and real clients.
 
+mod clients;
 mod differential;
+mod kill_loop;
+mod memccapable;
+mod memory;
+mod multiget;
+mod spill;
