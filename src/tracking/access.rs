@@ -81,9 +81,10 @@ fn change(chunk: &Chunk, changes: &Changes) -> Result<(Vec<Chunk>, u32), RowsErr
 
 #[cfg(test)]
 mod tests {
+    use super::super::SegmentEntry;
     use super::super::memory::MemoryTracker;
+    use super::super::rows::CHUNK_BYTES_MAX;
     use super::super::rows::tests::{OwnedRow, pack, typical, unpack};
-    use super::super::{CHUNK_BYTES_MAX, SegmentEntry};
     use super::*;
 
     fn rows_of(tracker: &dyn Tracker, segment: u32) -> Vec<OwnedRow> {

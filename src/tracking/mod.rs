@@ -25,6 +25,9 @@ pub mod sled;
 mod varint;
 pub mod worker;
 
+#[cfg(test)]
+mod conformance;
+
 use std::path::{Path, PathBuf};
 
 pub use self::catalogue::{SegmentEntry, Total, Totals};

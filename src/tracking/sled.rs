@@ -16,6 +16,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec, Mode, Tree};
 
@@ -32,6 +34,10 @@ const CACHE_BYTES: u64 = 4 << 20;
 
 /// Most removes in one batch.
 const BATCH_REMOVES_MAX: usize = 1024;
+
+/// Tries to get the lock, and the time between two of them: one second in all.
+const LOCK_TRIES_MAX: u32 = 50;
+const LOCK_TRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A later layout takes another number.
 const FORMAT: u8 = 1;
@@ -101,34 +107,30 @@ impl SledTracker {
         }
     }
 
+    /// Opens the database. An earlier tracker of this process may hold the lock a little longer:
+    /// sled's threads let go of the file some time after it was dropped.
     fn open(folder: &Path) -> Result<SledTracker, TrackError> {
         let path = folder.join(DATABASE_NAME);
-        let doing = || format!("open tracking database {}", path.display());
-        let config = Config::new()
-            .path(&path)
-            .mode(Mode::LowSpace)
-            .cache_capacity(CACHE_BYTES)
-            // The worker says when, on its own thread.
-            .flush_every_ms(None);
-        // sled panics on some kinds of damage.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = config.open()?;
-            let (segments, rows) = (database.open_tree("segments")?, database.open_tree("rows")?);
-            Ok::<_, ::sled::Error>(SledTracker {
-                database,
-                segments,
-                rows,
-            })
-        }));
-        let mut tracker = match opened {
-            Ok(Ok(tracker)) => tracker,
-            Ok(Err(_)) if locked(&path) => return Err(TrackError::Locked(folder.to_owned())),
-            Ok(Err(error)) => return Err(TrackError::backend(doing(), error)),
-            Err(_) => return Err(TrackError::Damaged { doing: doing() }),
-        };
-        tracker.check_format()?;
-        tracker.drop_orphans()?;
-        Ok(tracker)
+        let mut opened = open_database(&path);
+        for _ in 0..LOCK_TRIES_MAX {
+            // Asked only after a failure, so that nothing in between is taken for damage.
+            if !matches!(opened, Err(TrackError::Backend { .. })) || !locked(&path) {
+                break;
+            }
+            thread::sleep(LOCK_TRY_INTERVAL);
+            opened = open_database(&path);
+        }
+        match opened {
+            Err(TrackError::Backend { .. }) if locked(&path) => {
+                Err(TrackError::Locked(folder.to_owned()))
+            }
+            Err(error) => Err(error),
+            Ok(mut tracker) => {
+                tracker.check_format()?;
+                tracker.drop_orphans()?;
+                Ok(tracker)
+            }
+        }
     }
 
     fn check_format(&self) -> Result<(), TrackError> {
@@ -292,6 +294,30 @@ impl Tracker for SledTracker {
     }
 }
 
+fn open_database(path: &Path) -> Result<SledTracker, TrackError> {
+    let doing = || format!("open tracking database {}", path.display());
+    let config = Config::new()
+        .path(path)
+        .mode(Mode::LowSpace)
+        .cache_capacity(CACHE_BYTES)
+        // The worker says when, on its own thread.
+        .flush_every_ms(None);
+    // sled panics on some kinds of damage.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = config.open()?;
+        let (segments, rows) = (database.open_tree("segments")?, database.open_tree("rows")?);
+        Ok::<_, ::sled::Error>(SledTracker {
+            database,
+            segments,
+            rows,
+        })
+    }));
+    match opened {
+        Ok(opened) => opened.map_err(|error| TrackError::backend(doing(), error)),
+        Err(_) => Err(TrackError::Damaged { doing: doing() }),
+    }
+}
+
 fn row_key(segment: u32, first_offset: u32) -> [u8; 8] {
     (u64::from(segment) << 32 | u64::from(first_offset)).to_be_bytes()
 }
@@ -359,5 +385,147 @@ fn remove_aside(folder: &Path) -> Result<(), TrackError> {
             error,
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::tests::{pack, typical, unpack};
+    use super::*;
+
+    fn entry(segment: u32) -> SegmentEntry {
+        SegmentEntry {
+            segment,
+            ..SegmentEntry::default()
+        }
+    }
+
+    fn ids(tracker: &SledTracker) -> Vec<u32> {
+        let mut ids = Vec::new();
+        tracker
+            .segments(&mut |entry| ids.push(entry.segment))
+            .unwrap();
+        ids
+    }
+
+    /// A folder with two flushed segments.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tracker = SledTracker::open_or_rebuild(folder.path()).unwrap();
+        tracker.adopt([1; 16]).unwrap();
+        tracker.commit(&entry(1), &pack(&typical(1000))).unwrap();
+        tracker.commit(&entry(2), &pack(&typical(1000))).unwrap();
+        tracker.flush().unwrap();
+        folder
+    }
+
+    // A commit that was killed half-way leaves rows without an entry; they go at the next start.
+    #[test]
+    fn rows_without_an_entry_are_removed() {
+        let folder = folder();
+        let mut tracker = SledTracker::open_existing(folder.path()).unwrap();
+        tracker.put_chunks(3, &pack(&typical(1000)).chunks).unwrap();
+        tracker.put_chunks(0, &pack(&typical(10)).chunks).unwrap();
+        tracker.segments.remove(1u32.to_be_bytes()).unwrap();
+        tracker.flush().unwrap();
+        drop(tracker);
+        let tracker = SledTracker::open_existing(folder.path()).unwrap();
+        assert_eq!(ids(&tracker), [2]);
+        let keys: Vec<u32> = tracker
+            .rows
+            .iter()
+            .keys()
+            .map(|key| segment_of(&key.unwrap()).unwrap())
+            .collect();
+        assert!(
+            !keys.is_empty() && keys.iter().all(|&segment| segment == 2),
+            "{keys:?}"
+        );
+    }
+
+    // A folder that another process uses is refused, and neither set aside nor damaged.
+    #[test]
+    fn a_locked_folder_is_refused() {
+        let folder = folder();
+        let tracker = SledTracker::open_existing(folder.path()).unwrap();
+        for opened in [
+            SledTracker::open_or_rebuild(folder.path()),
+            SledTracker::open_existing(folder.path()),
+        ] {
+            let error = opened.unwrap_err();
+            assert!(matches!(error, TrackError::Locked(_)), "{error}");
+            assert!(
+                error.to_string().contains("in use by another process"),
+                "{error}"
+            );
+        }
+        assert_eq!(ids(&tracker), [1, 2]);
+    }
+
+    #[test]
+    fn nothing_is_created_for_inspection() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = SledTracker::open_existing(folder.path()).unwrap_err();
+        assert!(matches!(error, TrackError::Absent(_)), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_that_is_no_folder_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "kept").unwrap();
+        assert!(SledTracker::open_or_rebuild(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+    }
+
+    // Inspection refuses a newer format; the server, which can tell it all again, begins anew.
+    #[test]
+    fn a_newer_format_is_refused_or_rebuilt() {
+        let folder = folder();
+        let tracker = SledTracker::open_existing(folder.path()).unwrap();
+        tracker.put("format", &[FORMAT + 1]).unwrap();
+        tracker.database.flush().unwrap();
+        drop(tracker);
+        let error = SledTracker::open_existing(folder.path()).unwrap_err();
+        assert!(
+            matches!(error, TrackError::Newer { found: 2, known: 1 }),
+            "{error}"
+        );
+        assert_eq!(
+            ids(&SledTracker::open_or_rebuild(folder.path()).unwrap()),
+            []
+        );
+    }
+
+    // Whatever is written over the files, the server gets a tracker in the end, and rows that it
+    // shows are rows that were written.
+    #[test]
+    fn damage_is_set_aside() {
+        for (file, at) in [
+            ("db", 0),
+            ("db", 700),
+            ("db", 20_000),
+            ("conf", 0),
+            ("conf", 3),
+        ] {
+            let folder = folder();
+            let path = folder.path().join(DATABASE_NAME).join(file);
+            let mut bytes = fs::read(&path).unwrap();
+            let end = bytes.len().min(at + 4096);
+            bytes[at.min(end)..end]
+                .iter_mut()
+                .for_each(|byte| *byte = !*byte);
+            fs::write(&path, bytes).unwrap();
+            let tracker = SledTracker::open_or_rebuild(folder.path()).unwrap();
+            for segment in ids(&tracker) {
+                let mut chunks = Vec::new();
+                tracker
+                    .chunks(segment, &mut |chunk| chunks.push(chunk.clone()))
+                    .unwrap();
+                assert_eq!(unpack(&chunks), typical(1000), "{file} at {at}");
+            }
+            assert!(!folder.path().join(ASIDE_NAME).exists());
+        }
     }
 }

@@ -364,12 +364,9 @@ impl Thread {
         // Nobody will ask for what was collected.
         let mut state = self.shared.state.lock();
         let stats = state.stats;
-        let (flush_done, flush_complete) = (state.flush_done, state.flush_complete);
         *state = State {
             ended: true,
             stats,
-            flush_done,
-            flush_complete,
             ..State::default()
         };
         drop(state);
@@ -540,4 +537,261 @@ fn cause(error: &TrackError) -> String {
     std::error::Error::source(error)
         .map(ToString::to_string)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::memory::MemoryTracker;
+    use super::super::rows::tests::{pack, typical, unpack};
+    use super::super::{Chunk, Total};
+    use super::*;
+
+    /// Longer than any wait here should take; a test that gets to it fails.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// What the next commit does.
+    #[derive(Default)]
+    enum Fault {
+        #[default]
+        None,
+        Error,
+        Panic,
+        PanicAlways,
+    }
+
+    /// A mirror that the test can see into and make fail.
+    #[derive(Clone, Default)]
+    struct Glass(Arc<Mutex<(MemoryTracker, Fault)>>);
+
+    impl Tracker for Glass {
+        fn adopt(&mut self, store: StoreId) -> Result<(), TrackError> {
+            self.0.lock().0.adopt(store)
+        }
+        fn segments(&self, each: &mut dyn FnMut(SegmentEntry)) -> Result<(), TrackError> {
+            self.0.lock().0.segments(each)
+        }
+        fn commit(&mut self, segment: &SegmentEntry, rows: &PackedRows) -> Result<(), TrackError> {
+            let mut glass = self.0.lock();
+            match glass.1 {
+                Fault::None => return glass.0.commit(segment, rows),
+                Fault::PanicAlways => panic!("the backend panics, as the test told it"),
+                Fault::Panic => {
+                    glass.1 = Fault::None;
+                    panic!("the backend panics once, as the test told it")
+                }
+                Fault::Error => glass.1 = Fault::None,
+            }
+            Err(TrackError::backend("commit", "as the test told it"))
+        }
+        fn forget(&mut self, segment: u32) -> Result<(), TrackError> {
+            self.0.lock().0.forget(segment)
+        }
+        fn chunks(&self, segment: u32, each: &mut dyn FnMut(&Chunk)) -> Result<(), TrackError> {
+            self.0.lock().0.chunks(segment, each)
+        }
+        fn chunk_at(&self, segment: u32, offset: u32) -> Result<Option<Chunk>, TrackError> {
+            self.0.lock().0.chunk_at(segment, offset)
+        }
+        fn put_chunks(&mut self, segment: u32, chunks: &[Chunk]) -> Result<(), TrackError> {
+            self.0.lock().0.put_chunks(segment, chunks)
+        }
+        fn put_totals(&mut self, totals: &Totals) -> Result<(), TrackError> {
+            self.0.lock().0.put_totals(totals)
+        }
+        fn totals(&self) -> Result<Option<Totals>, TrackError> {
+            self.0.lock().0.totals()
+        }
+        fn flush(&mut self) -> Result<(), TrackError> {
+            self.0.lock().0.flush()
+        }
+    }
+
+    impl Glass {
+        fn ids(&self) -> Vec<u32> {
+            let mut ids = Vec::new();
+            self.segments(&mut |entry| ids.push(entry.segment)).unwrap();
+            ids
+        }
+
+        fn set(&self, fault: Fault) {
+            self.0.lock().1 = fault;
+        }
+
+        /// A worker on this mirror; dry has `live` and gives their rows again.
+        fn start(&self, live: impl IntoIterator<Item = u32>) -> TrackingWorker {
+            let glass = self.clone();
+            self.start_with(live, move |rebuild| {
+                if rebuild == Rebuild::Yes {
+                    glass.0.lock().0 = MemoryTracker::default();
+                }
+                Ok(Box::new(glass.clone()))
+            })
+        }
+
+        fn start_with(
+            &self,
+            live: impl IntoIterator<Item = u32>,
+            open: impl FnMut(Rebuild) -> Result<Box<dyn Tracker>, TrackError> + Send + 'static,
+        ) -> TrackingWorker {
+            let live = live.into_iter().collect();
+            let resend = Box::new(|segment| Some(sealed(segment)));
+            let start = Start {
+                store: [1; 16],
+                live,
+                open: Box::new(open),
+                resend,
+            };
+            TrackingWorker::start(start).unwrap()
+        }
+    }
+
+    fn sealed(segment: u32) -> Sealed {
+        let entry = SegmentEntry {
+            segment,
+            ..SegmentEntry::default()
+        };
+        Sealed {
+            entry,
+            rows: pack(&typical(100)),
+        }
+    }
+
+    /// As large as the bound, alone.
+    fn large(segment: u32) -> Sealed {
+        let mut large = sealed(segment);
+        large.rows.chunks[0].bytes.resize(WAITING_BYTES_MAX, 0);
+        large
+    }
+
+    #[test]
+    fn what_dry_tells_is_mirrored() {
+        let glass = Glass::default();
+        let worker = glass.start([]);
+        let handle = worker.handle();
+        handle.sealed(sealed(1));
+        handle.sealed(sealed(2));
+        handle.accessed(2, typical(1)[0].1.offset, 1, 1_800_000_000);
+        let totals = Totals {
+            at: 9,
+            entries: vec![Total::default()],
+        };
+        handle.totals(totals.clone());
+        assert!(handle.flush(PATIENCE));
+        assert_eq!((glass.ids(), handle.lag()), (vec![1, 2], Lag::default()));
+        assert_eq!(glass.totals().unwrap(), Some(totals));
+        let mut chunks = Vec::new();
+        glass
+            .chunks(2, &mut |chunk| chunks.push(chunk.clone()))
+            .unwrap();
+        let rows = unpack(&chunks);
+        assert_eq!((rows[0].1.hits, rows[0].1.last_access), (1, 1_800_000_000));
+        assert_eq!(rows[1..], typical(100)[1..]);
+        handle.freed(1);
+        assert!(worker.close(PATIENCE));
+        assert_eq!(glass.ids(), [2]);
+        assert_eq!(handle.stats().rows, 200);
+    }
+
+    // An earlier process was killed before it told all: 1 and 3 were freed since, 4 is new.
+    #[test]
+    fn the_start_repairs_what_an_earlier_process_left() {
+        let mut glass = Glass::default();
+        glass.adopt([1; 16]).unwrap();
+        for segment in [1, 2, 3] {
+            glass
+                .commit(&sealed(segment).entry, &sealed(segment).rows)
+                .unwrap();
+        }
+        assert!(glass.start([2, 4]).close(PATIENCE));
+        assert_eq!(glass.ids(), [2, 4]);
+    }
+
+    // The thread is held up in `open`, so that everything below waits for it.
+    #[test]
+    fn beyond_the_bound_rows_are_dropped_and_asked_for_again() {
+        let glass = Glass::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let tracker = glass.clone();
+        let worker = glass.start_with([], move |_| {
+            wait.recv().unwrap();
+            Ok(Box::new(tracker.clone()))
+        });
+        let handle = worker.handle();
+        handle.sealed(large(1));
+        handle.sealed(sealed(2));
+        handle.sealed(sealed(3));
+        assert_eq!(handle.missing(), [2, 3]);
+        assert!(handle.lag().bytes as usize <= WAITING_BYTES_MAX + sealed(1).rows.bytes());
+        assert_eq!((handle.lag().segments, handle.stats().postponed), (3, 2));
+        // Freed before its turn: never asked for.
+        handle.freed(3);
+        for _ in 0..=ACCESSES_MAX {
+            handle.accessed(2, 0, 1, 1);
+        }
+        assert_eq!(handle.stats().accesses_dropped, 1);
+        go.send(()).unwrap();
+        assert!(handle.flush(PATIENCE));
+        assert_eq!((glass.ids(), handle.stats().segments), (vec![1, 2], 2));
+        assert_eq!(handle.lag(), Lag::default());
+    }
+
+    #[test]
+    fn a_failed_commit_is_tried_again() {
+        let glass = Glass::default();
+        glass.set(Fault::Error);
+        let worker = glass.start([]);
+        let handle = worker.handle();
+        handle.sealed(sealed(1));
+        // The first flush may find that something is left out; the second then makes up for it.
+        let _ = handle.flush(PATIENCE);
+        assert!(handle.flush(PATIENCE));
+        assert_eq!((glass.ids(), handle.stats().errors), (vec![1], 1));
+        assert!(!handle.stats().failed);
+    }
+
+    // A backend that panics is begun anew and gets all live segments again; then it is given up.
+    #[test]
+    fn a_damaged_mirror_is_rebuilt_once() {
+        let glass = Glass::default();
+        let worker = glass.start([1, 2]);
+        let handle = worker.handle();
+        assert!(handle.flush(PATIENCE));
+        glass.set(Fault::Panic);
+        handle.sealed(sealed(3));
+        assert!(handle.flush(PATIENCE));
+        assert_eq!((glass.ids(), handle.lag()), (vec![1, 2, 3], Lag::default()));
+
+        glass.set(Fault::PanicAlways);
+        handle.sealed(sealed(4));
+        assert!(!handle.flush(PATIENCE));
+        assert!(handle.stats().failed);
+        // The server goes on telling, and nothing piles up.
+        handle.sealed(sealed(5));
+        handle.freed(5);
+        handle.accessed(1, 1, 1, 1);
+        assert_eq!(handle.lag(), Lag::default());
+        assert!(!worker.close(PATIENCE));
+    }
+
+    #[test]
+    fn a_backend_that_does_not_open_is_given_up() {
+        let open = |_| Err(TrackError::backend("open", "as the test told it"));
+        let worker = Glass::default().start_with([1], open);
+        assert!(!worker.handle().flush(PATIENCE));
+        assert!(worker.handle().stats().failed);
+        assert!(!worker.close(PATIENCE));
+    }
+
+    // A backend that hangs does not hold up the end of the process.
+    #[test]
+    fn close_does_not_wait_for_ever() {
+        let (_go, wait) = mpsc::channel::<()>();
+        let worker = Glass::default().start_with([], move |_| {
+            let _ = wait.recv();
+            Err(TrackError::backend("open", "the test is over"))
+        });
+        assert!(!worker.close(Duration::from_millis(1)));
+    }
 }
