@@ -26,11 +26,9 @@ pub enum Durability {
 }
 
 /// The dry tier's options.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DryConfig {
-    /// Folder that belongs to this tier alone; empty for no dry tier.
-    #[serde(rename = "path")]
+    /// Folder that belongs to this tier alone; made when missing.
     pub folder: PathBuf,
     /// Bytes of segments on disk. Default 100g. The kill journal (4 x `journal_size`) comes on top.
     pub size: ByteSize,
@@ -41,13 +39,10 @@ pub struct DryConfig {
     /// Which loss is survived warm. Default `process`.
     pub durability: Durability,
     /// Set what the folder holds aside and start empty.
-    #[serde(skip)]
     pub reset: bool,
     /// Bytes of records that may wait for the device. Default 64m; the tier sets min(64m, m/8).
-    #[serde(skip)]
     pub queue_bytes: usize,
     /// Bytes of one of the four kill journal files. Default 4m.
-    #[serde(skip)]
     pub journal_size: ByteSize,
 }
 
@@ -70,9 +65,7 @@ impl DryConfig {
     /// Bytes of a segment: as set or derived from the size, within the format's limits and a
     /// multiple of 4096.
     pub fn segment_bytes(&self) -> u64 {
-        let wanted = self
-            .segment_size
-            .map_or(self.size.0 / SEGMENTS_MIN, |size| size.0);
+        let wanted = self.segment_size.map_or(self.size.0 / SEGMENTS_MIN, |size| size.0);
         wanted.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) / 4096 * 4096
     }
 }
@@ -84,11 +77,8 @@ mod tests {
     #[test]
     fn segments_follow_the_size() {
         let with = |size: u64, segment: Option<u64>| {
-            let config = DryConfig {
-                size: ByteSize(size),
-                segment_size: segment.map(ByteSize),
-                ..DryConfig::default()
-            };
+            let config =
+                DryConfig { size: ByteSize(size), segment_size: segment.map(ByteSize), ..DryConfig::default() };
             config.segment_bytes()
         };
         assert_eq!(with(100 << 30, None), 64 << 20);
