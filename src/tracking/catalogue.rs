@@ -21,6 +21,8 @@ pub struct SegmentEntry {
     pub bytes: u64,
     /// Records in it when it was sealed.
     pub records: u32,
+    /// Rows that the mirror keeps for them: as many, or none without rows.
+    pub rows: u32,
     /// When it was sealed.
     pub sealed: UnixSeconds,
 }
@@ -53,6 +55,7 @@ impl SegmentEntry {
         let mut out = begin();
         varint::put(&mut out, self.bytes);
         varint::put(&mut out, u64::from(self.records));
+        varint::put(&mut out, u64::from(self.rows));
         varint::put(&mut out, u64::from(self.sealed));
         finish(out)
     }
@@ -64,6 +67,7 @@ impl SegmentEntry {
             segment,
             bytes: reader.number()?,
             records: reader.number_u32()?,
+            rows: reader.number_u32()?,
             sealed: reader.number_u32()?,
         };
         reader.0.is_empty().then_some(entry)
@@ -139,6 +143,7 @@ mod tests {
             segment: 7,
             bytes: 64 << 20,
             records: 65_536,
+            rows: 65_535,
             sealed: 1_790_000_000,
         }
     }

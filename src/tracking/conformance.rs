@@ -13,6 +13,7 @@ fn entry(segment: u32) -> SegmentEntry {
         segment,
         bytes: 1 << 20,
         records: 3000,
+        rows: 2,
         sealed: 1_790_000_000 + segment,
     }
 }

@@ -275,6 +275,7 @@ mod tests {
             segment,
             bytes: 4096,
             records,
+            rows: records,
             sealed: 60,
         };
         tracker
