@@ -23,7 +23,7 @@ use crate::limits::{GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY
 use crate::meta;
 use crate::request::{Form, Get, Request};
 use crate::store_header::{KeyScratch, StoreHeader};
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2, memrchr};
 
 /// The decoder of one connection. Small: what it remembers is the header of a store whose value is
 /// still to come, and a base64 key.
@@ -186,6 +186,11 @@ impl Decoder {
         if !matches!(self.state, State::Line) {
             return self.resume(buf);
         }
+        if self.seen == 0
+            && let Some(decoded) = one_key_get(buf)
+        {
+            return decoded;
+        }
         let window = &buf[..buf.len().min(GET_LINE_WHOLE_MAX)];
         let Some(more) = window.get(self.seen..).and_then(|new| memchr(b'\n', new)) else {
             return self.without_line_end(buf.len(), window);
@@ -193,24 +198,6 @@ impl Decoder {
         let end = self.seen + more;
         self.seen = 0;
         let line = without_cr(&window[..end]);
-        // The most frequent request, before anything else is asked.
-        if let Some(keys) = line.strip_prefix(b"get ")
-            && keys.len() <= KEY_MAX
-        {
-            let keys = Keys::new(keys);
-            if !keys.is_empty() {
-                let get = Get {
-                    keys,
-                    touch: None,
-                    with_cas: false,
-                    last: true,
-                };
-                return Decoded::Request {
-                    request: Request::Get(get),
-                    consumed: end + 1,
-                };
-            }
-        }
         if end > LINE_MAX && !may_be_long(line) {
             return Decoded::Close {
                 reason: CloseReason::LineTooLong,
@@ -412,6 +399,30 @@ impl Decoder {
             consumed: offset + whole.len(),
         }
     }
+}
+
+/// The most frequent request, `get` with one key, found by a single search before anything else is
+/// asked. None if `buf` starts with another one, or with none that is whole and good.
+#[inline]
+fn one_key_get(buf: &[u8]) -> Option<Decoded<'_>> {
+    let arguments = buf.strip_prefix(b"get ")?;
+    let window = &arguments[..arguments.len().min(KEY_MAX + b"\r\n".len())];
+    let end = memchr2(b' ', b'\n', window)?;
+    let key = without_cr(&window[..end]);
+    if window[end] == b' ' || key.is_empty() || key.len() > KEY_MAX {
+        return None;
+    }
+    let get = Get {
+        keys: Keys::one(key),
+        touch: None,
+        with_cas: false,
+        last: true,
+    };
+    let consumed = b"get ".len() + end + 1;
+    Some(Decoded::Request {
+        request: Request::Get(get),
+        consumed,
+    })
 }
 
 /// A store whose value is in `buf`.

@@ -33,6 +33,15 @@ impl<'a> Keys<'a> {
         Self { rest, first_len }
     }
 
+    /// One key, which holds no space.
+    #[inline]
+    pub(crate) fn one(key: &'a [u8]) -> Self {
+        Self {
+            rest: key,
+            first_len: key.len(),
+        }
+    }
+
     /// Whether no key is left.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -48,8 +57,12 @@ impl<'a> Iterator for Keys<'a> {
         if self.first_len == 0 {
             return None;
         }
-        let (key, rest) = self.rest.split_at(self.first_len);
-        *self = Self::new(rest);
+        let (key, rest) = self.rest.split_at_checked(self.first_len)?;
+        *self = if rest.is_empty() {
+            Self::default()
+        } else {
+            Self::new(rest)
+        };
         Some(key)
     }
 }

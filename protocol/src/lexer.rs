@@ -3,9 +3,8 @@
 //! Space is the only separator; every other byte may be part of a token, as in memcached.
 
 use crate::limits::KEY_MAX;
-use nom::bytes::complete::{take_while, take_while1};
-use nom::sequence::preceded;
-use nom::{IResult, Parser};
+use memchr::memrchr;
+use nom::IResult;
 
 /// What a line parser yields: the rest of the line and what was read.
 pub(crate) type Lexed<'a, T> = IResult<&'a [u8], T, ()>;
@@ -15,10 +14,23 @@ fn is_space(byte: u8) -> bool {
     byte == b' '
 }
 
-/// The next token, without the spaces around it.
+/// The next token, without the spaces around it. A nom parser, written as two loops because it
+/// reads every byte of almost every header.
 #[inline]
 pub(crate) fn token(line: &[u8]) -> Lexed<'_, &[u8]> {
-    preceded(take_while(is_space), take_while1(|byte| !is_space(byte))).parse(line)
+    let mut line = line;
+    while let [b' ', tail @ ..] = line {
+        line = tail;
+    }
+    let len = line
+        .iter()
+        .position(|byte| is_space(*byte))
+        .unwrap_or(line.len());
+    if len == 0 {
+        return Err(nom::Err::Error(()));
+    }
+    let (token, rest) = line.split_at(len);
+    Ok((rest, token))
 }
 
 /// The line without spaces at both ends.
@@ -30,6 +42,7 @@ pub(crate) fn trimmed(line: &[u8]) -> &[u8] {
     trimmed_end(&line[start..])
 }
 
+#[inline]
 fn trimmed_end(line: &[u8]) -> &[u8] {
     let end = line
         .iter()
@@ -52,17 +65,25 @@ pub(crate) fn last_token(line: &[u8]) -> &[u8] {
 /// Whether the line ends with the token `noreply`.
 #[inline]
 pub(crate) fn has_noreply(line: &[u8]) -> bool {
-    last_token(line) == b"noreply"
+    match trimmed_end(line).strip_suffix(b"noreply") {
+        Some(front) => front.last().is_none_or(|byte| is_space(*byte)),
+        None => false,
+    }
 }
 
 /// Whether all keys of a `get` line are short enough.
 #[inline]
 pub(crate) fn keys_fit(line: &[u8]) -> bool {
-    // In a line no longer than one key, none can be too long.
-    line.len() <= KEY_MAX
-        || line
-            .split(|byte| is_space(*byte))
-            .all(|key| key.len() <= KEY_MAX)
+    let mut line = line;
+    // What is no longer than one key cannot hold one that is too long; in more, a space must stand
+    // among the first bytes, and the last such space is where to go on.
+    while line.len() > KEY_MAX {
+        match memrchr(b' ', &line[..=KEY_MAX]) {
+            Some(space) => line = &line[space + 1..],
+            None => return false,
+        }
+    }
+    true
 }
 
 /// A part of a request by its place, for a header that is kept while the value arrives.

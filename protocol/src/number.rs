@@ -6,17 +6,25 @@ const U32_TOKEN_MAX: usize = 11;
 const U64_TOKEN_MAX: usize = 22;
 /// Digits of the largest u64.
 const U64_DIGITS_MAX: usize = 20;
+/// Digits that a u64 holds whatever they are.
+const U64_DIGITS_SAFE: usize = U64_DIGITS_MAX - 1;
+
+#[inline]
+fn digit(byte: u8) -> Option<u8> {
+    let digit = byte.wrapping_sub(b'0');
+    (digit <= 9).then_some(digit)
+}
 
 /// The digits of `token` as a number; 0 if there are none.
 #[inline]
 fn digits(token: &[u8]) -> Option<u64> {
     let mut sum = 0u64;
-    for byte in token {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        sum = sum.checked_mul(10)?.checked_add(u64::from(digit))?;
+    let (safe, last) = token.split_at(token.len().min(U64_DIGITS_SAFE));
+    for byte in safe {
+        sum = sum * 10 + u64::from(digit(*byte)?);
+    }
+    for byte in last {
+        sum = sum.checked_mul(10)?.checked_add(u64::from(digit(*byte)?))?;
     }
     Some(sum)
 }

@@ -269,12 +269,11 @@ fn form_flags(out: &mut Vec<u8>, form: &MetaForm<'_>, placed: Placed) {
                 let exptime = exptimes.iter().find(|(flag, _)| flag == letter);
                 exptime_flag(out, *letter, exptime.and_then(|(_, exptime)| *exptime));
             }
-            // Written below, as the key's form says.
-            b'b' => {}
+            b'b' => flag_if(out, b'b', form.key_base64),
             _ => flag_if(out, *letter, true),
         }
     }
-    flag_if(out, b'b', form.key_base64);
+    flag_if(out, b'b', form.key_base64 && !form.returns.contains(b'b'));
     if !form.returns.contains(b'O') {
         opaque(out);
     }

@@ -1,0 +1,148 @@
+//! A connection played against the decoder: chunks in, what it yielded out.
+
+use tiercache_protocol::{Decoded, Decoder, Request, encode_request};
+
+/// Largest value of the sessions, in bytes.
+pub const VALUE_MAX: usize = 1000;
+
+/// What a decoder yielded, owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A request, as its bytes would be written anew, and as it is.
+    Request { bytes: Vec<u8>, debug: String },
+    /// An error reply, empty if hidden, and the key that has to go.
+    Reject {
+        reply: &'static str,
+        key_to_delete: Option<Vec<u8>>,
+    },
+    /// Bytes that were dropped; neighbours are one.
+    Skip(usize),
+    /// The connection was closed.
+    Close(String),
+}
+
+/// Everything that a connection yields for `chunks`, and whether a request is half received at
+/// their end.
+pub fn play<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option<usize>) {
+    let mut decoder = Decoder::new(VALUE_MAX);
+    let mut events = Vec::new();
+    let mut buf = Vec::new();
+    for chunk in chunks {
+        buf.extend_from_slice(chunk);
+        let closed = drain(&mut decoder, &mut buf, &mut events);
+        if closed {
+            break;
+        }
+    }
+    (events, decoder.pending())
+}
+
+/// Decodes until more bytes are needed; true if the connection is to be closed.
+fn drain(decoder: &mut Decoder, buf: &mut Vec<u8>, events: &mut Vec<Event>) -> bool {
+    loop {
+        let consumed = match decoder.decode(buf) {
+            Decoded::Request { request, consumed } => {
+                events.push(request_event(&request));
+                consumed
+            }
+            Decoded::Reject {
+                reply,
+                consumed,
+                key_to_delete,
+            } => {
+                let reply = reply.map_or("", |reply| reply.text());
+                let key_to_delete = key_to_delete.map(<[u8]>::to_vec);
+                events.push(Event::Reject {
+                    reply,
+                    key_to_delete,
+                });
+                consumed
+            }
+            Decoded::Skip { consumed } => {
+                match events.last_mut() {
+                    Some(Event::Skip(bytes)) => *bytes += consumed,
+                    _ => events.push(Event::Skip(consumed)),
+                }
+                consumed
+            }
+            Decoded::More { total } => {
+                assert!(
+                    total.is_none_or(|total| total > buf.len()),
+                    "asks for what is there"
+                );
+                return false;
+            }
+            Decoded::Close { reason } => {
+                events.push(Event::Close(reason.to_string()));
+                return true;
+            }
+        };
+        assert!(consumed > 0, "no progress");
+        buf.drain(..consumed);
+    }
+}
+
+fn request_event(request: &Request<'_>) -> Event {
+    let mut bytes = Vec::new();
+    encode_request(&mut bytes, request);
+    Event::Request {
+        bytes,
+        debug: format!("{request:?}"),
+    }
+}
+
+/// The events as one text: requests as their canonical bytes, errors as replies, dropped bytes as
+/// `(n)`, a close as `<reason>`, a hidden error as `!`, a key to delete as `~key`.
+pub fn transcript(events: &[Event]) -> String {
+    let mut text = String::new();
+    for event in events {
+        match event {
+            Event::Request { bytes, .. } => text += &bytes.escape_ascii().to_string(),
+            Event::Reject {
+                reply: "",
+                key_to_delete: None,
+            } => text += "!",
+            Event::Reject {
+                reply,
+                key_to_delete,
+            } => {
+                if !reply.is_empty() {
+                    text += &format!("{reply}\\r\\n");
+                }
+                if let Some(key) = key_to_delete {
+                    text += &format!("~{}", key.escape_ascii());
+                }
+            }
+            Event::Skip(bytes) => text += &format!("({bytes})"),
+            Event::Close(reason) => text += &format!("<{reason}>"),
+        }
+    }
+    text
+}
+
+/// Checks what the decoder makes of each input, given at once and byte by byte.
+#[track_caller]
+pub fn check(cases: &[(&str, &str)]) {
+    for (input, expected) in cases {
+        check_bytes(input.as_bytes(), &expected.escape_default().to_string());
+    }
+}
+
+/// Checks one input against a transcript.
+#[track_caller]
+pub fn check_bytes(input: &[u8], expected: &str) {
+    let (events, _) = play([input]);
+    assert_eq!(
+        transcript(&events),
+        expected,
+        "for {}",
+        input.escape_ascii()
+    );
+    let (bytewise, _) = play(input.chunks(1));
+    assert_eq!(
+        bytewise,
+        events,
+        "byte by byte, for {}",
+        input.escape_ascii()
+    );
+}
