@@ -40,7 +40,7 @@ def main():
     check("incr miss", client.incr("nothing", 1), None)
     check("touch", client.touch("a", 1000), True)
     check("touch miss", client.touch("nothing", 1000), False)
-    check("gat", client.gat("a", 1000), b"six")
+    check("touched", client.get("a"), b"six")
     check("delete", client.delete("a"), True)
     check("delete miss", client.delete("a"), False)
     large = bytes(range(256)) * 4000

@@ -1,0 +1,160 @@
+//! A working set of many times the RAM: all of it still hits, also after a clean restart, and nothing old after a crash.
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tiercache_integration::client::Stats;
+use tiercache_integration::load::{Found, Items};
+use tiercache_integration::server::Server;
+use tiercache_integration::{eventually, number_from_env, process};
+
+const ITEMS: Items = Items { value_bytes: 1024 };
+/// A clean stop may take this long here; the server's own limit is shorter.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Demotions end at most this long after the last write.
+const QUIET_LIMIT: Duration = Duration::from_secs(180);
+/// Looks in a row that must show the same before a figure counts as steady.
+const STEADY_LOOKS: u32 = 100;
+
+// The promise of the dry tier, from the first write to the restart after a crash.
+#[test]
+fn a_working_set_larger_than_ram_survives() {
+    let count = number_from_env("TIERCACHE_TEST_ITEMS", 50_000);
+    // A sixteenth of the data fits into RAM, as 1,000,000 items of 1 KiB do into 64 MiB.
+    let megabytes = (count / 16 / 1024).clamp(8, 64).to_string();
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let dry = folder.path().join("dry").display().to_string();
+    let mut server = Server::tiercache(&["-m", &megabytes, "--dry", &dry, "--dry-wait", "1s"]);
+
+    let started = Instant::now();
+    ITEMS
+        .store(&mut server.connect(), 0..count, 0)
+        .expect("every item is stored");
+    println!(
+        "{count} items stored through -m {megabytes} in {:?}",
+        started.elapsed()
+    );
+    let before = server.stats();
+    let found = read(&server, count, |_| Some(0));
+    let after = server.stats();
+    assert_eq!(
+        (found.hits, found.wrong),
+        (count, vec![]),
+        "{}",
+        figures(&after)
+    );
+    check_tiers(&before, &after, count);
+    println!(
+        "resident {} MiB",
+        process::resident_bytes(server.pid()) >> 20
+    );
+
+    let started = Instant::now();
+    let status = server.terminate(STOP_LIMIT);
+    assert!(status.success(), "SIGTERM ended with {status}");
+    println!("stopped in {:?}", started.elapsed());
+    let started = Instant::now();
+    server.start();
+    println!("started in {:?}", started.elapsed());
+    let found = read(&server, count, |_| Some(0));
+    assert_eq!(
+        (found.hits, found.wrong),
+        (count, vec![]),
+        "after SIGTERM: {}",
+        figures(&server.stats())
+    );
+
+    overwrite_and_delete(&server, count);
+    let dry_items = wait_until_steady(&server);
+    server.kill9();
+    let started = Instant::now();
+    server.start();
+    println!("started after kill -9 in {:?}", started.elapsed());
+    let found = read(&server, count, newest);
+    println!("{dry_items} items in dry at the kill, after it {found:?}");
+    assert_eq!(found.wrong, [""; 0]);
+    assert!(found.hits >= dry_items, "{}", figures(&server.stats()));
+}
+
+fn read(server: &Server, count: u64, newest: impl Fn(u64) -> Option<u64>) -> Found {
+    ITEMS
+        .read(&mut server.connect(), 0..count, newest)
+        .expect("the server answers every get")
+}
+
+/// Every hit was counted for one tier, each tier had some, and nothing was dropped on the way.
+fn check_tiers(before: &Stats, after: &Stats, count: u64) {
+    let tiers = ["hot_hits", "cold_hits", "dry_hits"].map(|name| after.growth(before, name));
+    println!("hits by hot, cold and dry: {tiers:?}");
+    assert_eq!(after.growth(before, "get_hits"), count);
+    assert_eq!(tiers.iter().sum::<u64>(), count, "{tiers:?}");
+    assert!(tiers.iter().all(|&hits| hits > 0), "{tiers:?}");
+    for (name, value) in after
+        .iter()
+        .filter(|(name, _)| name.starts_with("demote_dropped_"))
+    {
+        assert_eq!(value, "0", "{name}");
+    }
+}
+
+/// The second version of every odd item, and no item whose number ends in 0.
+fn newest(number: u64) -> Option<u64> {
+    (!number.is_multiple_of(10)).then_some(number % 2)
+}
+
+fn overwrite_and_delete(server: &Server, count: u64) {
+    let mut client = server.connect();
+    ITEMS
+        .store(&mut client, (1..count).step_by(2), 1)
+        .expect("every second item is overwritten");
+    Items::delete(&mut client, (0..count).step_by(10)).expect("every tenth item is deleted");
+    let found = read(server, count, newest);
+    assert_eq!(
+        (found.hits, found.wrong),
+        (count - count.div_ceil(10), vec![])
+    );
+}
+
+/// Waits until nothing is on its way to dry; the number of items there.
+fn wait_until_steady(server: &Server) -> u64 {
+    let mut client = server.connect();
+    let (mut items, mut looks) = (0, 0);
+    let steady = eventually(QUIET_LIMIT, || {
+        let stats = client.stats("").expect("the server answers stats");
+        let now = stats.number("dry_items");
+        looks = if stats.number("dry_queue_bytes") == 0 && now == items {
+            looks + 1
+        } else {
+            0
+        };
+        items = now;
+        looks >= STEADY_LOOKS
+    });
+    assert!(
+        steady,
+        "dry does not come to rest: {}",
+        figures(&server.stats())
+    );
+    items
+}
+
+/// The figures of the tiers, for messages.
+fn figures(stats: &Stats) -> String {
+    let shown = [
+        "hot_",
+        "cold_",
+        "dry_",
+        "demot",
+        "promot",
+        "get_",
+        "curr_items",
+        "evictions",
+        "tier_state",
+    ];
+    stats
+        .iter()
+        .filter(|(name, _)| shown.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}

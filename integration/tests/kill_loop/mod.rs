@@ -32,7 +32,14 @@ fn nothing_goes_back_to_an_older_value_after_kill_9() {
     let mut random = Random::new(seed());
     let folder = TempDir::new().expect("a temporary folder can be made");
     let dry = folder.path().join("dry");
-    let mut server = Server::tiercache(&["-m", "8", "--dry", &dry.display().to_string(), "--dry-wait", "1s"]);
+    let mut server = Server::tiercache(&[
+        "-m",
+        "8",
+        "--dry",
+        &dry.display().to_string(),
+        "--dry-wait",
+        "1s",
+    ]);
     let shared = Shared::new();
     let mut histories = Histories::new(KEYS);
 
@@ -52,8 +59,14 @@ fn nothing_goes_back_to_an_older_value_after_kill_9() {
         );
         assert_eq!(report.corrupt, [""; 0], "corrupt values in cycle {cycle}");
         assert_eq!(histories.check(), [""; 0], "stale values in cycle {cycle}");
-        assert!(report.dried_replaced >= DRIED_REPLACED_MIN, "dry is not warm after the kill");
-        assert!(report.dry_percent >= DRY_PERCENT_MIN, "dry answers too few reads");
+        assert!(
+            report.dried_replaced >= DRIED_REPLACED_MIN,
+            "dry is not warm after the kill"
+        );
+        assert!(
+            report.dry_percent >= DRY_PERCENT_MIN,
+            "dry answers too few reads"
+        );
         // Half way a flush: from then on everything written before it is gone for good.
         if cycle == cycles / 2 {
             server.start();
@@ -62,14 +75,20 @@ fn nothing_goes_back_to_an_older_value_after_kill_9() {
             server.kill9();
             server.start();
             fill(&server, &shared, &mut random, &mut histories);
-            assert_eq!(histories.check(), [""; 0], "values came back after flush_all");
+            assert_eq!(
+                histories.check(),
+                [""; 0],
+                "values came back after flush_all"
+            );
             server.kill9();
         }
     }
     // What is left is read once more by a server that nobody disturbs.
     server.start();
     let mut reader = worker(&server, &shared, &mut random);
-    reader.replace_dried(DRIED_REPLACED_MIN).expect("the server answers");
+    reader
+        .replace_dried(DRIED_REPLACED_MIN)
+        .expect("the server answers");
     histories.add(reader.outcome.records);
     assert_eq!(histories.check(), [""; 0], "stale values at the end");
     assert_eq!(reader.outcome.corrupt, [""; 0], "corrupt values at the end");
@@ -84,8 +103,15 @@ struct Report {
 }
 
 /// Runs all clients on a server that just started, and kills it under their hands.
-fn cycle_of_load(server: &mut Server, shared: &Shared, random: &mut Random, histories: &mut Histories) -> Report {
-    let workers: Vec<Worker> = (0..CLIENTS).map(|_| worker(server, shared, random)).collect();
+fn cycle_of_load(
+    server: &mut Server,
+    shared: &Shared,
+    random: &mut Random,
+    histories: &mut Histories,
+) -> Report {
+    let workers: Vec<Worker> = (0..CLIENTS)
+        .map(|_| worker(server, shared, random))
+        .collect();
     let load = Duration::from_millis(random.between(LOAD_MS.0, LOAD_MS.1));
     let replaced = Barrier::new(CLIENTS + 1);
     let (outcomes, stats) = thread::scope(|scope| {
@@ -149,7 +175,10 @@ fn fill(server: &Server, shared: &Shared, random: &mut Random, histories: &mut H
 /// A flush is a delete of every key at once.
 fn flush(server: &Server, shared: &Shared, histories: &mut Histories) {
     let start = shared.now();
-    let reply = server.connect().ask(b"flush_all\r\n").expect("the server answers");
+    let reply = server
+        .connect()
+        .ask(b"flush_all\r\n")
+        .expect("the server answers");
     assert_eq!(reply, b"OK");
     let finish = shared.now();
     histories.add((0..KEYS).map(|key| Record {

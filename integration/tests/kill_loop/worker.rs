@@ -109,7 +109,11 @@ impl Worker<'_> {
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let contended = self.random.chance(20);
-            let key = self.random.below(if contended { CONTENDED_KEYS } else { KEYS as u64 }) as usize;
+            let key = self.random.below(if contended {
+                CONTENDED_KEYS
+            } else {
+                KEYS as u64
+            }) as usize;
             match self.random.below(100) {
                 0..60 => {
                     let miss = self.get(key, b"get")?.is_none();
@@ -149,8 +153,12 @@ impl Worker<'_> {
     /// Records a value that was read; its ids unless it is damaged.
     fn seen(&mut self, key: usize, bytes: &[u8], start: u64, finish: u64) -> Option<Vec<u64>> {
         let ids = if is_counter(key) {
-            let number = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-            number.map(|number| vec![number]).ok_or_else(|| String::from("not a number"))
+            let number = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            number
+                .map(|number| vec![number])
+                .ok_or_else(|| String::from("not a number"))
         } else {
             value::ids(name(key).as_bytes(), bytes)
         };
@@ -161,7 +169,9 @@ impl Worker<'_> {
             }
             Err(reason) => {
                 let shown = bytes[..bytes.len().min(80)].escape_ascii();
-                self.outcome.corrupt.push(format!("{}: {reason}: {shown}", name(key)));
+                self.outcome
+                    .corrupt
+                    .push(format!("{}: {reason}: {shown}", name(key)));
                 None
             }
         }
@@ -170,7 +180,12 @@ impl Worker<'_> {
     fn set(&mut self, key: usize) -> io::Result<()> {
         let (id, bytes) = self.fresh_value(key);
         let event = Event::Store { id, replaced: None };
-        self.write(key, event, &set_request(name(key).as_bytes(), &bytes), b"STORED")
+        self.write(
+            key,
+            event,
+            &set_request(name(key).as_bytes(), &bytes),
+            b"STORED",
+        )
     }
 
     fn add(&mut self, key: usize) -> io::Result<()> {
@@ -183,18 +198,26 @@ impl Worker<'_> {
 
     fn compare_and_store(&mut self, key: usize) -> io::Result<()> {
         let start = self.shared.now();
-        self.client.send(format!("gets {}\r\n", name(key)).as_bytes())?;
+        self.client
+            .send(format!("gets {}\r\n", name(key)).as_bytes())?;
         let line = self.client.line()?;
         if line == b"END" {
             return Ok(());
         }
         let (_, length) = parse_value_line(&line).ok_or(io::ErrorKind::InvalidData)?;
-        let cas = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default().to_vec();
+        let cas = line
+            .rsplit(|&byte| byte == b' ')
+            .next()
+            .unwrap_or_default()
+            .to_vec();
         let mut bytes = self.client.exact(length + 2)?;
         bytes.truncate(length);
         self.client.line()?;
         let finish = self.shared.now();
-        let Some(replaced) = self.seen(key, &bytes, start, finish).and_then(|ids| ids.last().copied()) else {
+        let Some(replaced) = self
+            .seen(key, &bytes, start, finish)
+            .and_then(|ids| ids.last().copied())
+        else {
             return Ok(());
         };
         let (id, bytes) = self.fresh_value(key);
@@ -203,12 +226,17 @@ impl Worker<'_> {
         request.extend_from_slice(b"\r\n");
         request.extend_from_slice(&bytes);
         request.extend_from_slice(b"\r\n");
-        let event = Event::Store { id, replaced: Some(replaced) };
+        let event = Event::Store {
+            id,
+            replaced: Some(replaced),
+        };
         self.write(key, event, &request, b"STORED")
     }
 
     fn append(&mut self, key: usize) -> io::Result<()> {
-        let long = self.get(key, b"get")?.is_none_or(|ids| ids.len() >= RECORDS_MAX);
+        let long = self
+            .get(key, b"get")?
+            .is_none_or(|ids| ids.len() >= RECORDS_MAX);
         if long {
             return self.set(key);
         }
@@ -222,15 +250,28 @@ impl Worker<'_> {
     fn increment(&mut self, key: usize) -> io::Result<()> {
         let start = self.shared.now();
         self.mark_written(key);
-        let reply = self.client.ask(format!("incr {} 1\r\n", name(key)).as_bytes());
+        let reply = self
+            .client
+            .ask(format!("incr {} 1\r\n", name(key)).as_bytes());
         let finish = self.shared.now();
         match reply {
             Ok(reply) => {
-                let number = std::str::from_utf8(&reply).ok().and_then(|text| text.parse().ok());
+                let number = std::str::from_utf8(&reply)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
                 if number.is_some() {
-                    self.record(key, Event::Increment { result: number }, start, Some(finish));
+                    self.record(
+                        key,
+                        Event::Increment { result: number },
+                        start,
+                        Some(finish),
+                    );
                 } else if reply != b"NOT_FOUND" {
-                    self.outcome.corrupt.push(format!("incr {}: {}", name(key), reply.escape_ascii()));
+                    self.outcome.corrupt.push(format!(
+                        "incr {}: {}",
+                        name(key),
+                        reply.escape_ascii()
+                    ));
                 }
                 Ok(())
             }
@@ -243,7 +284,8 @@ impl Worker<'_> {
 
     /// Changes only the exptime, which is later than the test.
     fn touch(&mut self, key: usize) -> io::Result<()> {
-        self.client.ask(format!("touch {} 100000\r\n", name(key)).as_bytes())?;
+        self.client
+            .ask(format!("touch {} 100000\r\n", name(key)).as_bytes())?;
         Ok(())
     }
 
