@@ -3,6 +3,7 @@
 //! The modules in reading order, from what is nearest to the bytes on the wire down to the engines;
 //! imports run only downwards. `ARCHITECTURE.md` beside this file draws the whole.
 
+pub mod command;
 pub mod tier;
 pub mod ram;
 pub mod dry;

@@ -210,6 +210,8 @@ pub struct ServerCounters {
 /// All counters of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// When the process started, in Unix seconds.
+    pub started: u32,
     workers: Mutex<Vec<Arc<Counters>>>,
     /// The engines' counters.
     pub engine: Engine,
@@ -218,6 +220,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counters of a process that starts now.
+    pub fn starting_at(started: u32) -> Metrics {
+        Metrics {
+            started,
+            ..Metrics::default()
+        }
+    }
+
     /// Counters for one more worker.
     pub fn worker(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());

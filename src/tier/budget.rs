@@ -83,11 +83,15 @@ impl Cache {
     }
 
     /// Changes the RAM limit, as `cache_memlimit` does. The reservation made at start bounds it.
-    pub fn set_memory_limit(&self, bytes: usize) {
-        self.memory_limit
-            .store(bytes.min(self.config.memory_limit().as_usize()), Relaxed);
+    /// False if that does not hold it.
+    pub fn set_memory_limit(&self, bytes: usize) -> bool {
+        if bytes > self.config.memory_limit().as_usize() {
+            return false;
+        }
+        self.memory_limit.store(bytes, Relaxed);
         self.adjust_budget();
         self.wake.notify();
+        true
     }
 
     /// The RAM limit in bytes.

@@ -23,8 +23,8 @@ impl Cache {
         self.index.shards()
     }
 
-    /// Appends the items of one part that lie in RAM.
-    pub fn dump_ram(&self, part: usize, rows: &mut Vec<DumpRow>) {
+    /// Appends the items of one part.
+    pub fn dump_part(&self, part: usize, rows: &mut Vec<DumpRow>) {
         let shard = self.index.lock_shard(part);
         let table = shard.table();
         let mut key = [0; 255];

@@ -251,6 +251,26 @@ impl Cache {
         ticket.map(Blocked::Fetch)
     }
 
+    /// Starts bringing a key up that a later operation will ask for.
+    pub fn prefetch(&self, local: &mut Local, key: &[u8]) {
+        let hash = self.hash(key);
+        let shard = self.index.lock(hash);
+        let found = self.find(&shard, hash, key);
+        drop(shard);
+        if let (None, Some((_, slot))) = (found.ram, found.dry)
+            && self.is_live_below(slot, self.clock.recent())
+        {
+            drop(self.bring_up(local, &mut Attempt::default(), hash, key, slot.location));
+        }
+    }
+
+    /// Commits the kill that blocks an operation on this thread.
+    pub fn commit_now(&self, blocked: Blocked) {
+        if let Blocked::Commit { hash, location } = blocked {
+            self.commit_kill(KeyHash(hash), location);
+        }
+    }
+
     fn dry_keeps_up(&self) -> bool {
         self.dry.as_ref().is_some_and(|dry| dry.queue_bytes() == 0)
     }

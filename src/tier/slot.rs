@@ -23,6 +23,17 @@ pub enum Tier {
     Dry,
 }
 
+impl Tier {
+    /// The number of the slab class that tools of memcached are shown for the tier.
+    pub fn class(self) -> u32 {
+        match self {
+            Tier::Hot => 1,
+            Tier::Cold => 2,
+            Tier::Dry => 3,
+        }
+    }
+}
+
 impl From<SegmentKind> for Tier {
     fn from(kind: SegmentKind) -> Tier {
         match kind {

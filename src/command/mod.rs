@@ -1,0 +1,174 @@
+//! Commands: what each request means over the tiers, and what it answers.
+//!
+//! One match over the logical requests; each arm is one operation on the cache and one reply. This
+//! is the only place where the outcome of an operation becomes wire text.
+//!
+//! ```text
+//!   Request ──execute──▶ cache.read / cache.update ──▶ encode::… ──▶ out
+//!                │ Blocked
+//!                └──▶ Flow::Wait: the connection awaits it and executes again, same progress
+//! ```
+
+mod admin;
+mod arithmetic;
+mod remove;
+mod retrieve;
+mod settings;
+mod stats;
+mod store;
+
+use std::sync::Arc;
+
+use tiercache_protocol::request::{Request, Retrieve};
+use tiercache_protocol::{Reject, encode};
+
+pub use settings::{Control, Settings, Stop};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::metrics::{Counters, Metrics};
+use crate::tier::{Attempt, Blocked, Cache, Local, Outcome};
+
+/// Bytes of answers after which a command is interrupted for them to be sent.
+pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
+
+/// What all executors share.
+pub struct Shared {
+    /// The tiers.
+    pub cache: Arc<Cache>,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Arc<Clock>,
+    /// What the command line and the configuration say about commands.
+    pub settings: Settings,
+    /// How a command stops the server.
+    pub control: Control,
+}
+
+/// Executes the requests of one worker's connections.
+pub struct Executor {
+    shared: Arc<Shared>,
+    local: Local,
+    now: UnixSeconds,
+}
+
+/// Where a partly done request goes on. One per request, fresh for each.
+#[derive(Debug, Default)]
+pub struct Progress {
+    attempt: Attempt,
+    /// Keys of a `get` that are answered already.
+    keys_done: usize,
+    /// Parts of a listing that are written already.
+    parts_done: usize,
+}
+
+/// What the connection does next.
+#[derive(Debug)]
+#[must_use]
+pub enum Flow {
+    /// The request is done; its answer is in `out`.
+    Done,
+    /// `out` is full: send it, then execute the same request with the same progress.
+    Flush,
+    /// Await it, then execute the same request with the same progress.
+    Wait(Wait),
+    /// Send `out`, then close.
+    Close,
+}
+
+/// Something that a request waits for.
+#[derive(Debug)]
+pub struct Wait(Blocked);
+
+impl Executor {
+    /// An executor for worker number `worker`.
+    pub fn new(shared: Arc<Shared>, worker: usize) -> Executor {
+        let local = shared.cache.local(worker);
+        let now = shared.clock.tick();
+        Executor { shared, local, now }
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.local.counters
+    }
+
+    /// Reads the clock, once for all requests of a read batch.
+    #[inline]
+    pub fn begin_batch(&mut self) {
+        self.now = self.shared.clock.tick();
+        self.shared.cache.apply_due_flush();
+    }
+
+    /// Waits for what blocked a request.
+    pub async fn wait(&self, wait: Wait, progress: &mut Progress) {
+        self.shared
+            .cache
+            .wait(&self.local, wait.0, &mut progress.attempt)
+            .await;
+    }
+
+    /// Executes a request, or goes on with it.
+    #[inline]
+    pub fn execute(
+        &mut self,
+        request: &Request<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        match request {
+            Request::Get(get) => self.get(get, progress, out),
+            Request::Retrieve(retrieve) => self.retrieve(retrieve, progress, out),
+            Request::Store(store) => self.store(store, progress, out),
+            Request::Delete(delete) => self.delete(delete, progress, out),
+            Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, progress, out),
+            Request::Touch(touch) => self.touch(touch, progress, out),
+            Request::Inspect(inspect) => self.inspect(inspect, progress, out),
+            Request::Noop => {
+                self.local.counters.cmd_meta.bump();
+                encode::noop(out);
+                Flow::Done
+            }
+            Request::FlushAll { delay, noreply } => {
+                self.flush_all(*delay, *noreply, out);
+                Flow::Done
+            }
+            Request::Admin(admin) => self.admin(admin, progress, out),
+            Request::Quit => Flow::Close,
+        }
+    }
+
+    /// Removes the old value of a key whose new one was too large: it must not outlive the store.
+    pub fn reject_store(&mut self, key: &[u8]) {
+        self.local.counters.store_too_large.bump();
+        self.remove_whatever(key);
+    }
+
+    /// Runs an operation's outcome through its reply, or hands the wait on.
+    fn finish<R>(outcome: Outcome<R>, reply: impl FnOnce(Option<(R, u64)>)) -> Flow {
+        match outcome {
+            Outcome::Done { result, cas } => reply(Some((result, cas))),
+            Outcome::NoMemory => reply(None),
+            Outcome::Blocked(blocked) => return Flow::Wait(Wait(blocked)),
+        }
+        Flow::Done
+    }
+
+    /// Seconds left of an exptime, as clients are told: none if it never comes.
+    fn ttl(&self, exptime: UnixSeconds) -> Option<u32> {
+        (exptime != 0).then(|| exptime.saturating_sub(self.now))
+    }
+
+    fn refuse(out: &mut Vec<u8>, reject: Reject) -> Flow {
+        encode::reject(out, reject);
+        Flow::Done
+    }
+}
+
+/// Whether an `mg` can change the item or needs to see it before the access is counted.
+fn is_plain(retrieve: &Retrieve<'_>) -> bool {
+    retrieve.touch.is_none()
+        && retrieve.vivify.is_none()
+        && retrieve.recache.is_none()
+        && !retrieve.no_bump
+}

@@ -1,0 +1,440 @@
+//! get gets gat gats mg me touch: reading items.
+
+use tiercache_protocol::encode::{self, DebugFacts, ItemFacts, TouchReply};
+use tiercache_protocol::exptime::Exptime;
+use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
+
+use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
+use crate::entry::{Facts, Marks};
+use crate::metrics::Counters;
+use crate::tier::{Attempt, Change, Current, Decision, NewItem, Outcome, Tier, Value, View};
+
+/// Keys of a multi-get whose fetches are under way at once.
+const PREFETCH_KEYS_MAX: usize = 64;
+
+impl Executor {
+    pub(super) fn get(
+        &mut self,
+        get: &Get<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut keys = get.keys.clone();
+        if progress.keys_done > 0 {
+            keys.nth(progress.keys_done - 1);
+        }
+        while let Some(key) = keys.next() {
+            let outcome = match get.touch {
+                None => self.get_one(key, get.with_cas, &mut progress.attempt, out),
+                Some(exptime) => {
+                    self.get_and_touch(key, get.with_cas, exptime, &mut progress.attempt, out)
+                }
+            };
+            if let Some(wait) = outcome {
+                for later in keys.take(PREFETCH_KEYS_MAX) {
+                    self.shared.cache.prefetch(&mut self.local, later);
+                }
+                return Flow::Wait(wait);
+            }
+            progress.attempt = Attempt::default();
+            progress.keys_done += 1;
+            if out.len() > OUT_BYTES_SOFT_MAX && !keys.is_empty() {
+                return Flow::Flush;
+            }
+        }
+        if get.last {
+            encode::end(out);
+        }
+        Flow::Done
+    }
+
+    #[inline]
+    fn get_one(
+        &mut self,
+        key: &[u8],
+        with_cas: bool,
+        attempt: &mut Attempt,
+        out: &mut Vec<u8>,
+    ) -> Option<Wait> {
+        let cas_enabled = self.shared.settings.cas_enabled;
+        let outcome = self
+            .shared
+            .cache
+            .read(&mut self.local, attempt, key, |view| {
+                write_value(out, key, &view, with_cas, cas_enabled);
+                view.tier()
+            });
+        match outcome {
+            Outcome::Done { result, .. } => {
+                count_get(&self.local.counters, result);
+                None
+            }
+            Outcome::Blocked(blocked) => Some(Wait(blocked)),
+            Outcome::NoMemory => None,
+        }
+    }
+
+    fn get_and_touch(
+        &mut self,
+        key: &[u8],
+        with_cas: bool,
+        exptime: Exptime,
+        attempt: &mut Attempt,
+        out: &mut Vec<u8>,
+    ) -> Option<Wait> {
+        let cas_enabled = self.shared.settings.cas_enabled;
+        let exptime = exptime.resolve(self.now);
+        let start = out.len();
+        let outcome =
+            self.shared.cache.update(
+                &mut self.local,
+                attempt,
+                key,
+                None,
+                |current| match current {
+                    Current::Absent => Decision::Keep(None),
+                    Current::Below => Decision::Fetch,
+                    Current::Present(view) => {
+                        out.truncate(start);
+                        write_value(out, key, &view, with_cas, cas_enabled);
+                        let change = Change {
+                            exptime: Some(exptime),
+                            marks: None,
+                            access: true,
+                        };
+                        Decision::Change(Some(view.tier()), change)
+                    }
+                },
+            );
+        let counters = &self.local.counters;
+        match outcome {
+            Outcome::Done { result, .. } => {
+                counters.cmd_touch.bump();
+                if result.is_some() {
+                    &counters.touch_hits
+                } else {
+                    &counters.touch_misses
+                }
+                .bump();
+                count_get(counters, result);
+                None
+            }
+            Outcome::Blocked(blocked) => {
+                out.truncate(start);
+                Some(Wait(blocked))
+            }
+            Outcome::NoMemory => None,
+        }
+    }
+
+    pub(super) fn retrieve(
+        &mut self,
+        retrieve: &Retrieve<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let start = out.len();
+        let (now, cas_enabled) = (self.now, self.shared.settings.cas_enabled);
+        let outcome = if is_plain(retrieve) {
+            let outcome = self.shared.cache.read(
+                &mut self.local,
+                &mut progress.attempt,
+                retrieve.key,
+                |view| {
+                    let facts = view.facts();
+                    if facts.marks.has(Marks::STALE) && !facts.marks.has(Marks::TOKEN_SENT) {
+                        // This access wins, which changes the item.
+                        return None;
+                    }
+                    write_hit(
+                        out,
+                        retrieve,
+                        &view,
+                        &facts,
+                        facts.exptime,
+                        false,
+                        now,
+                        cas_enabled,
+                    );
+                    Some(view.tier())
+                },
+            );
+            match outcome {
+                Outcome::Done {
+                    result: Some(None), ..
+                } => self.retrieve_and_change(retrieve, progress, out),
+                Outcome::Done { result, cas } => Outcome::Done {
+                    result: result.flatten(),
+                    cas,
+                },
+                Outcome::Blocked(blocked) => Outcome::Blocked(blocked),
+                Outcome::NoMemory => Outcome::NoMemory,
+            }
+        } else {
+            self.retrieve_and_change(retrieve, progress, out)
+        };
+        let counters = &self.local.counters;
+        let result = match outcome {
+            Outcome::Done { result, .. } => result,
+            Outcome::NoMemory => None,
+            Outcome::Blocked(blocked) => {
+                out.truncate(start);
+                return Flow::Wait(Wait(blocked));
+            }
+        };
+        counters.cmd_meta.bump();
+        if retrieve.touch.is_some() {
+            counters.cmd_touch.bump();
+            if result.is_some() {
+                &counters.touch_hits
+            } else {
+                &counters.touch_misses
+            }
+            .bump();
+        }
+        count_get(counters, result);
+        if result.is_none() {
+            out.truncate(start);
+            encode::meta_miss(out, &retrieve.form);
+        }
+        Flow::Done
+    }
+
+    /// An `mg` that touches, wins, creates or leaves recency alone.
+    fn retrieve_and_change(
+        &mut self,
+        retrieve: &Retrieve<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Outcome<Option<Tier>> {
+        let start = out.len();
+        let (now, cas_enabled) = (self.now, self.shared.settings.cas_enabled);
+        let form = &retrieve.form;
+        let vivify = retrieve.vivify.map(|exptime| exptime.resolve(now));
+        let touch = retrieve.touch.map(|exptime| exptime.resolve(now));
+        let recache = retrieve.recache.map(|exptime| exptime.resolve(now));
+        let room = vivify.map(|_| 0);
+        let outcome = self.shared.cache.update(
+            &mut self.local,
+            &mut progress.attempt,
+            retrieve.key,
+            room,
+            |current| {
+                out.truncate(start);
+                match current {
+                    Current::Below => Decision::Fetch,
+                    Current::Absent => match vivify {
+                        None => Decision::Keep(None),
+                        Some(exptime) => {
+                            let marks = key_mark(form).with(Marks::TOKEN_SENT);
+                            // Flags stand in request order: the later of N and T is what stays.
+                            let touched = touch.filter(|_| !form.stands_before(b'T', b'N'));
+                            let value = Value::Bytes(&[]);
+                            let exptime = touched.unwrap_or(exptime);
+                            let own_cas = retrieve.new_cas;
+                            Decision::Store(
+                                Some(Tier::Hot),
+                                NewItem {
+                                    flags: 0,
+                                    exptime,
+                                    own_cas,
+                                    marks,
+                                    value,
+                                },
+                            )
+                        }
+                    },
+                    Current::Present(view) => {
+                        let facts = view.facts();
+                        let judged = if form.stands_before(b'R', b'T') {
+                            view.exptime()
+                        } else {
+                            touch.unwrap_or(view.exptime())
+                        };
+                        let sent = facts.marks.has(Marks::TOKEN_SENT);
+                        let recached = recache.is_some_and(|at| judged != 0 && judged < at);
+                        let won = !sent && (recached || facts.marks.has(Marks::STALE));
+                        let told = if form.stands_before(b't', b'T') {
+                            view.exptime()
+                        } else {
+                            touch.unwrap_or(view.exptime())
+                        };
+                        write_hit(out, retrieve, &view, &facts, told, won, now, cas_enabled);
+                        let change = Change {
+                            exptime: touch,
+                            marks: won.then(|| facts.marks.with(Marks::TOKEN_SENT)),
+                            access: !retrieve.no_bump,
+                        };
+                        Decision::Change(Some(view.tier()), change)
+                    }
+                }
+            },
+        );
+        if let Outcome::Done {
+            result: Some(_),
+            cas,
+        } = &outcome
+            && *cas != 0
+        {
+            let told = vivify.filter(|_| !form.stands_before(b't', b'N'));
+            let facts = ItemFacts {
+                cas: *cas,
+                ttl: self.ttl(
+                    touch
+                        .filter(|_| form.stands_before(b'T', b't'))
+                        .or(told)
+                        .unwrap_or(0),
+                ),
+                key_base64: form.key_base64,
+                won: true,
+                ..ItemFacts::default()
+            };
+            encode::meta_hit(out, form, &facts, retrieve.value);
+            if retrieve.value {
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        outcome
+    }
+
+    pub(super) fn touch(
+        &mut self,
+        touch: &Touch<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let exptime = touch.exptime.resolve(self.now);
+        let cache = &self.shared.cache;
+        let outcome = cache.update(
+            &mut self.local,
+            &mut progress.attempt,
+            touch.key,
+            None,
+            |current| match current {
+                Current::Absent => Decision::Keep(TouchReply::NotFound),
+                Current::Below => Decision::Fetch,
+                Current::Present(_) => {
+                    let change = Change {
+                        exptime: Some(exptime),
+                        marks: None,
+                        access: true,
+                    };
+                    Decision::Change(TouchReply::Touched, change)
+                }
+            },
+        );
+        let counters = &self.local.counters;
+        Self::finish(outcome, |done| {
+            let reply = done.map_or(TouchReply::NotFound, |(reply, _)| reply);
+            counters.cmd_touch.bump();
+            if reply == TouchReply::Touched {
+                &counters.touch_hits
+            } else {
+                &counters.touch_misses
+            }
+            .bump();
+            encode::touch(out, &touch.form, reply);
+        })
+    }
+
+    pub(super) fn inspect(
+        &mut self,
+        inspect: &Inspect<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let now = self.now;
+        let cache = &self.shared.cache;
+        let outcome = cache.update(
+            &mut self.local,
+            &mut progress.attempt,
+            inspect.key,
+            None,
+            |current| match current {
+                Current::Absent => Decision::Keep(None),
+                Current::Below => Decision::Fetch,
+                Current::Present(view) => {
+                    let facts = view.facts();
+                    Decision::Keep(Some(DebugFacts {
+                        ttl: (facts.exptime != 0).then(|| facts.exptime.saturating_sub(now)),
+                        since_access: now.saturating_sub(facts.last_access),
+                        cas: facts.cas(),
+                        fetched: facts.marks.has(Marks::FETCHED),
+                        class: 1,
+                        size: view.memory_bytes() as u64,
+                        key_base64: facts.marks.has(Marks::KEY_BASE64),
+                    }))
+                }
+            },
+        );
+        self.local.counters.cmd_meta.bump();
+        Self::finish(outcome, |done| {
+            encode::meta_debug(out, inspect.key, done.and_then(|(facts, _)| facts).as_ref());
+        })
+    }
+}
+
+/// The mark of an item whose key came in base64.
+pub(super) fn key_mark(form: &MetaForm<'_>) -> Marks {
+    if form.key_base64 {
+        Marks::KEY_BASE64
+    } else {
+        Marks::default()
+    }
+}
+
+#[inline]
+fn write_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, with_cas: bool, cas_enabled: bool) {
+    let cas = with_cas.then(|| if cas_enabled { view.facts().cas() } else { 0 });
+    encode::value_line(out, key, view.flags(), view.value_bytes(), cas);
+    view.append_value(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.
+fn write_hit(
+    out: &mut Vec<u8>,
+    retrieve: &Retrieve<'_>,
+    view: &View<'_>,
+    facts: &Facts,
+    exptime: u32,
+    won: bool,
+    now: u32,
+    cas_enabled: bool,
+) {
+    let cas = if cas_enabled { facts.cas() } else { 0 };
+    let told = ItemFacts {
+        flags: facts.flags,
+        cas,
+        ttl: (exptime != 0).then(|| exptime.saturating_sub(now)),
+        size: view.value_bytes() as u32,
+        since_access: now.saturating_sub(facts.last_access),
+        hit_before: facts.marks.has(Marks::FETCHED),
+        key_base64: facts.marks.has(Marks::KEY_BASE64),
+        stale: facts.marks.has(Marks::STALE),
+        won,
+        token_sent: facts.marks.has(Marks::TOKEN_SENT),
+    };
+    let with_value = retrieve.value && retrieve.known_cas != Some(cas);
+    encode::meta_hit(out, &retrieve.form, &told, with_value);
+    if with_value {
+        view.append_value(out);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[inline]
+fn count_get(counters: &Counters, found: Option<Tier>) {
+    counters.cmd_get.bump();
+    match found {
+        None => counters.get_misses.bump(),
+        Some(tier) => {
+            counters.get_hits.bump();
+            match tier {
+                Tier::Hot => counters.hot_hits.bump(),
+                Tier::Cold => counters.cold_hits.bump(),
+                Tier::Dry => counters.dry_hits.bump(),
+            }
+        }
+    }
+}

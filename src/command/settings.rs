@@ -1,0 +1,67 @@
+//! What is set about commands, and the switch that stops the server.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use tokio_util::sync::CancellationToken;
+
+/// The version that clients are told: the memcached whose behaviour is matched.
+pub const MEMCACHED_VERSION: &str = "1.6.45";
+
+/// What the command line and the configuration say about commands.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `-I`: the largest item in bytes.
+    pub item_size_max: usize,
+    /// `-c`.
+    pub max_connections: usize,
+    /// `-t`.
+    pub threads: usize,
+    /// Whether `flush_all` is allowed (not `-F`).
+    pub flush_enabled: bool,
+    /// Whether listings of keys are allowed (not `-X`).
+    pub dump_enabled: bool,
+    /// Whether `shutdown` is allowed (`-A`).
+    pub shutdown_enabled: bool,
+    /// Whether items have a CAS unique (not `-C`).
+    pub cas_enabled: bool,
+    /// The rows of `stats settings`, in order.
+    pub rows: Vec<(String, String)>,
+}
+
+/// How the server is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Drain RAM to dry first.
+    Graceful,
+    /// As fast as it can be done cleanly.
+    Now,
+}
+
+/// Stops the server, from a command or a signal.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Cancelled when the server is to stop.
+    pub stop: CancellationToken,
+    how: AtomicU8,
+    /// What `verbosity` set.
+    pub verbosity: AtomicU32,
+}
+
+impl Control {
+    /// Asks the server to stop; the first to ask decides how.
+    pub fn request_stop(&self, how: Stop) {
+        if !self.stop.is_cancelled() {
+            self.how.store(how as u8, Relaxed);
+            self.stop.cancel();
+        }
+    }
+
+    /// How it was asked to stop.
+    pub fn how(&self) -> Stop {
+        if self.how.load(Relaxed) == Stop::Now as u8 {
+            Stop::Now
+        } else {
+            Stop::Graceful
+        }
+    }
+}
