@@ -1,0 +1,155 @@
+//! The acceptor: one thread that takes connections in and deals them to the workers in turn.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::config::BeyondLimit;
+use super::listener::Place;
+use super::worker::{self, Message, Site};
+
+/// What a client over the limit is told.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// How long accepting rests when the process has no file descriptors left.
+const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+
+/// Starts the thread `acceptor`.
+pub(super) fn start(
+    sockets: Vec<(Socket, Place)>,
+    site: Arc<Site>,
+    workers: Vec<mpsc::Sender<Message>>,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    std::thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
+        let runtime = match builder.build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "start the acceptor's runtime"),
+        };
+        runtime.block_on(run(sockets, site, workers, stop));
+    })
+}
+
+async fn run(
+    sockets: Vec<(Socket, Place)>,
+    site: Arc<Site>,
+    workers: Vec<mpsc::Sender<Message>>,
+    stop: CancellationToken,
+) {
+    let dealer = Rc::new(Dealer { site, workers, next: Cell::new(0) });
+    let unix_sockets: Vec<_> = sockets
+        .iter()
+        .filter_map(|(_, place)| match place {
+            Place::Unix(path) => Some(path.clone()),
+            Place::Tcp(_) => None,
+        })
+        .collect();
+    for (socket, place) in sockets {
+        tokio::task::spawn_local(accept_all(socket, place, Rc::clone(&dealer)));
+    }
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = seconds.tick() => dealer.tick(),
+        }
+    }
+    for path in unix_sockets {
+        // The next start removes it as well; this only tidies up.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+struct Dealer {
+    site: Arc<Site>,
+    workers: Vec<mpsc::Sender<Message>>,
+    next: Cell<usize>,
+}
+
+impl Dealer {
+    fn tick(&self) {
+        for worker in &self.workers {
+            // A worker whose inbox is full has other things to do; the next second comes soon.
+            let _ = worker.try_send(Message::Tick);
+        }
+    }
+
+    async fn deal(&self, socket: worker::Socket, ticket: super::gate::Ticket) {
+        let number = self.next.get();
+        self.next.set((number + 1) % self.workers.len());
+        // It fails only when the worker has ended, and with it the server.
+        let _ = self.workers[number].send(Message::Serve(socket, ticket)).await;
+    }
+}
+
+async fn accept_all(socket: Socket, place: Place, dealer: Rc<Dealer>) {
+    let site = &dealer.site;
+    let listener = match AsyncFd::new(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, %place, "watch a listener"),
+    };
+    loop {
+        if site.config.beyond_limit == BeyondLimit::Wait {
+            site.gate.wait().await;
+        }
+        let accepted = match listener.readable().await {
+            Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(accepted) => accepted,
+                Err(_not_ready) => continue,
+            },
+            Err(error) => return tracing::error!(%error, %place, "wait for connections"),
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                rest_after(&error, &place).await;
+                continue;
+            }
+        };
+        let Some(ticket) = site.gate.enter() else {
+            site.shared.metrics.server.rejected_connections.fetch_add(1, Relaxed);
+            // A new socket's send buffer takes this, or the client is gone.
+            let _ = socket.set_nonblocking(true).and_then(|()| socket.send(TOO_MANY));
+            continue;
+        };
+        if let Err(error) = socket.set_nonblocking(true) {
+            tracing::warn!(%error, "prepare a connection");
+            continue;
+        }
+        let socket = match place {
+            Place::Tcp(_) => worker::Socket::Tcp(socket.into()),
+            Place::Unix(_) => worker::Socket::Unix(OwnedFd::from(socket).into()),
+        };
+        dealer.deal(socket, ticket).await;
+    }
+}
+
+/// A failed accept concerns one connection, unless the process or the machine is out of something:
+/// then trying again at once would only burn the processor.
+async fn rest_after(error: &io::Error, place: &Place) {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    let exhausted =
+        exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    if exhausted {
+        tracing::warn!(%error, %place, "accept rests");
+        sleep(EXHAUSTED_REST).await;
+    } else {
+        tracing::debug!(%error, %place, "accept");
+    }
+}

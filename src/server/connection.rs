@@ -1,0 +1,214 @@
+//! One connection: receive, decode, execute, send; replies in the order of the requests.
+//!
+//! ```text
+//!   receive once ─▶ decode ─▶ execute ─┬ Done ──▶ next request ── none left ─▶ send once ─▶ receive
+//!                                      ├ Flush ─▶ send, the same request goes on
+//!                                      ├ Wait ──▶ the others of this worker go on; then the same request again
+//!                                      └ Close ─▶ send, end
+//! ```
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tiercache_protocol::{Decoded, Decoder};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::held::Why;
+use super::input::Input;
+use super::worker::{Client, Doing, Place, Worker};
+use crate::command::{Flow, Progress};
+
+/// Answers that are not sent yet beyond this keep the connection from decoding further requests.
+const UNSENT_BYTES_SOFT: usize = 64 * 1024;
+
+/// Serves a client until it leaves or has to leave.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: Place) {
+    let mut connection = Connection {
+        stream,
+        worker: Rc::clone(&place.worker),
+        client: Rc::clone(&place.client),
+        answers: Vec::new(),
+    };
+    let connection_id = place.client.id;
+    tracing::debug!(connection = connection_id, "opened");
+    match connection.run().await {
+        Ok(()) => tracing::debug!(connection = connection_id, "closed"),
+        // Clients vanish all the time; only somebody who looks for it wants to read of it.
+        Err(error) => tracing::debug!(connection = connection_id, %error, "lost"),
+    }
+}
+
+struct Connection<S> {
+    stream: S,
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    /// Replies that are not sent yet; lent by the worker for one turn.
+    answers: Vec<u8>,
+}
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Goon,
+    End,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn run(&mut self) -> io::Result<()> {
+        let site = &self.worker.site;
+        let mut decoder = Decoder::with_item_size_max(site.config.value_bytes_max);
+        let mut input = Input::default();
+        let mut holding = false;
+        loop {
+            let received = self.receive(&mut input).await?;
+            if received == 0 {
+                return Ok(());
+            }
+            self.begin(received);
+            let (after, total) = self.turn(&mut decoder, &mut input).await?;
+            if !self.answers.is_empty() {
+                self.send().await?;
+            }
+            self.worker.buffers.give_answer(std::mem::take(&mut self.answers));
+            if after == After::End || self.worker.stopping() {
+                return Ok(());
+            }
+            input.settle(&self.worker.buffers, total);
+            match (input.held_bytes(), self.client.abort_handle()) {
+                (Some(bytes), Some(abort)) => {
+                    self.worker.site.held.hold(self.client.id, bytes, Why::HalfRequest, abort);
+                    holding = true;
+                }
+                _ if holding => {
+                    self.worker.site.held.release(self.client.id);
+                    holding = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for bytes and takes what one `recv` gives.
+    async fn receive(&mut self, input: &mut Input) -> io::Result<usize> {
+        self.client.doing.set(Doing::Receiving);
+        let (stream, buffers) = (&mut self.stream, &self.worker.buffers);
+        let received = poll_fn(|cx| input.poll_receive(cx, stream, buffers)).await?;
+        self.client.doing.set(Doing::Working);
+        self.worker.progress(&self.client);
+        Ok(received)
+    }
+
+    fn begin(&mut self, received: usize) {
+        self.answers = self.worker.buffers.take_answer();
+        let mut executor = self.worker.executor.borrow_mut();
+        executor.begin_batch();
+        executor.counters().bytes_read.add(received as u64);
+    }
+
+    /// Answers all whole requests of the input. Tells how many bytes the half one behind them has
+    /// in all, where that is known.
+    async fn turn(
+        &mut self,
+        decoder: &mut Decoder,
+        input: &mut Input,
+    ) -> io::Result<(After, Option<usize>)> {
+        let mut requests_left = self.worker.site.config.turn_requests_max;
+        while !input.unconsumed().is_empty() {
+            let consumed = match decoder.decode(input.unconsumed()) {
+                Decoded::Request { request, consumed } => {
+                    let mut progress = Progress::default();
+                    loop {
+                        // The borrow ends before anything is awaited.
+                        let flow = self.worker.executor.borrow_mut().execute(
+                            &request,
+                            &mut progress,
+                            &mut self.answers,
+                        );
+                        match flow {
+                            Flow::Done => break,
+                            Flow::Flush => self.send().await?,
+                            Flow::Wait(wait) => {
+                                wait.wait().await;
+                                self.worker.executor.borrow_mut().begin_batch();
+                            }
+                            Flow::Close => return Ok((After::End, None)),
+                        }
+                    }
+                    consumed
+                }
+                Decoded::Reject { reply, consumed, key_to_delete } => {
+                    if let Some(key) = key_to_delete {
+                        self.worker.executor.borrow_mut().reject_store(key);
+                    }
+                    if let Some(reply) = reply {
+                        self.answers.extend_from_slice(reply.as_bytes());
+                    }
+                    consumed
+                }
+                Decoded::Skip { consumed } => consumed,
+                Decoded::More { total } => return Ok((After::Goon, total)),
+                Decoded::Close { reason } => {
+                    tracing::debug!(connection = self.client.id, %reason, "closed without an answer");
+                    return Ok((After::End, None));
+                }
+            };
+            input.consume(consumed);
+            if self.answers.len() >= UNSENT_BYTES_SOFT {
+                self.send().await?;
+            }
+            requests_left -= 1;
+            if requests_left == 0 && !input.unconsumed().is_empty() {
+                requests_left = self.worker.site.config.turn_requests_max;
+                self.give_way().await?;
+            }
+        }
+        Ok((After::Goon, None))
+    }
+
+    /// Sends what there is and lets the other connections of the worker have their turn.
+    async fn give_way(&mut self) -> io::Result<()> {
+        self.send().await?;
+        self.worker.executor.borrow().counters().conn_yields.bump();
+        tokio::task::yield_now().await;
+        self.worker.executor.borrow_mut().begin_batch();
+        Ok(())
+    }
+
+    /// Sends the answers; with one call where the socket takes them all.
+    async fn send(&mut self) -> io::Result<()> {
+        let Connection { stream, worker, client, answers } = self;
+        let mut sent = 0;
+        let mut stalled = false;
+        poll_fn(|cx| {
+            while sent < answers.len() {
+                match Pin::new(&mut *stream).poll_write(cx, &answers[sent..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => sent += count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+                worker.progress(client);
+            }
+            if sent == answers.len() {
+                return Poll::Ready(Ok(()));
+            }
+            stalled = true;
+            client.doing.set(Doing::Sending);
+            if let Some(abort) = client.abort_handle() {
+                worker.site.held.hold(client.id, answers.capacity(), Why::Unread, abort);
+            }
+            Poll::Pending
+        })
+        .await?;
+        if stalled {
+            client.doing.set(Doing::Working);
+            worker.site.held.release(client.id);
+        }
+        worker.executor.borrow().counters().bytes_written.add(sent as u64);
+        answers.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The server: listeners, worker threads and the connections they serve.
+//!
+//! It moves bytes and keeps bounds; what a request means is `command`'s business.
+//!
+//! ```text
+//!            acceptor thread                      worker-N threads, one runtime each
+//!   accept ── gate (limit) ── deal in turn ──▶ spawn ── connection: receive ─ decode ─ execute ─ send
+//!      └ a tick each second to all workers ──▶ idle and stalled connections are closed
+//! ```
+//!
+//! A connection stays on its worker. One turn of it is one `recv`, all complete requests in what
+//! came, and one `send`; a hit neither waits nor allocates nor leaves the thread. An idle
+//! connection holds no buffer, and what stalled ones hold together is bounded ([`held`]).
+
+mod acceptor;
+mod address;
+mod buffers;
+pub mod config;
+mod connection;
+mod gate;
+mod held;
+mod input;
+mod listener;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use config::ServerConfig;
+pub use listener::{ListenError, Listeners};
+
+use crate::command::{Executor, Shared};
+use worker::Message;
+
+/// Connections handed to a worker that it has not looked at yet. Beyond it the acceptor waits, and
+/// further clients wait in the kernel's queue.
+const HANDOVER_QUEUE: usize = 256;
+
+/// How long a stop waits for connections that are in the midst of an answer.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    stop: CancellationToken,
+    acceptor: JoinHandle<()>,
+    workers: Vec<(mpsc::Sender<Message>, JoinHandle<()>)>,
+}
+
+impl Server {
+    /// Starts the workers, then listens.
+    ///
+    /// # Errors
+    /// A thread or its runtime could not be made, or a listener refused.
+    pub fn start(
+        config: &ServerConfig,
+        listeners: Listeners,
+        shared: &Arc<Shared>,
+    ) -> Result<Server, ListenError> {
+        let stop = CancellationToken::new();
+        let site = Arc::new(worker::Site::new(config, Arc::clone(shared)));
+        let workers: Vec<_> = (0..config.threads)
+            .map(|number| worker::start(number, &site, Executor::new(Arc::clone(shared), number)))
+            .collect::<io::Result<_>>()
+            .map_err(ListenError::Thread)?;
+        let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();
+        let acceptor = acceptor::start(listeners.listen()?, site, senders, stop.clone())
+            .map_err(ListenError::Thread)?;
+        Ok(Server { stop, acceptor, workers })
+    }
+
+    /// Stops accepting, lets the connections finish the answers they are giving, closes them and
+    /// waits for the threads. Takes at most a few seconds.
+    pub fn stop(self) {
+        self.stop.cancel();
+        // A thread that panicked has nothing left to be waited for.
+        let _ = self.acceptor.join();
+        for (sender, _) in &self.workers {
+            let _ = sender.blocking_send(Message::Stop);
+        }
+        for (sender, thread) in self.workers {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}

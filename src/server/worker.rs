@@ -1,0 +1,249 @@
+//! A worker: one thread, one runtime, the connections dealt to it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::buffers::Buffers;
+use super::config::ServerConfig;
+use super::connection;
+use super::gate::{Gate, Ticket};
+use super::held::Held;
+use super::{HANDOVER_QUEUE, STOP_GRACE};
+use crate::command::{Executor, Shared};
+
+/// A client that reads nothing of its answers for so long is closed, in seconds.
+const UNREAD_SECONDS_MAX: u32 = 60;
+
+/// What the workers and the acceptor have in common.
+pub(super) struct Site {
+    pub(super) config: ServerConfig,
+    pub(super) shared: Arc<Shared>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) held: Held,
+    next_connection: AtomicU64,
+}
+
+impl Site {
+    pub(super) fn new(config: &ServerConfig, shared: Arc<Shared>) -> Site {
+        Site {
+            config: config.clone(),
+            gate: Arc::new(Gate::new(config.max_connections, Arc::clone(&shared))),
+            held: Held::new(config.value_bytes_max, Arc::clone(&shared)),
+            next_connection: AtomicU64::new(1),
+            shared,
+        }
+    }
+}
+
+/// An accepted connection of either kind.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Serve this connection.
+    Serve(Socket, Ticket),
+    /// A second has passed.
+    Tick,
+    /// Finish what is being answered, then end.
+    Stop,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Nothing until its client sends.
+    Receiving,
+    /// Answering.
+    Working,
+    /// Nothing until its client reads.
+    Sending,
+}
+
+/// What the worker knows about one of its connections.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: u64,
+    pub(super) doing: Cell<Doing>,
+    /// The worker's second in which the client last sent or read something.
+    progress_second: Cell<u32>,
+    /// Set as soon as the task exists, before it runs.
+    abort: OnceCell<AbortHandle>,
+}
+
+/// The state that the connections of one worker share. Never borrowed across an await.
+pub(super) struct Worker {
+    pub(super) site: Arc<Site>,
+    pub(super) executor: RefCell<Executor>,
+    pub(super) buffers: Buffers,
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    second: Cell<u32>,
+    stopping: Cell<bool>,
+    emptied: Notify,
+}
+
+/// Starts the thread `worker-N`.
+pub(super) fn start(
+    number: usize,
+    site: &Arc<Site>,
+    executor: Executor,
+) -> io::Result<(mpsc::Sender<Message>, JoinHandle<()>)> {
+    let (sender, inbox) = mpsc::channel(HANDOVER_QUEUE);
+    let site = Arc::clone(site);
+    // No timers: a worker's seconds come as messages, which keeps the clock out of each wake-up.
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io();
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let worker = Rc::new(Worker {
+            site,
+            executor: RefCell::new(executor),
+            buffers: Buffers::default(),
+            clients: RefCell::default(),
+            second: Cell::new(0),
+            stopping: Cell::new(false),
+            emptied: Notify::new(),
+        });
+        match builder.build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(&worker, inbox)),
+            Err(error) => tracing::error!(%error, number, "start the runtime of a worker"),
+        }
+    })?;
+    Ok((sender, thread))
+}
+
+async fn run(worker: &Rc<Worker>, mut inbox: mpsc::Receiver<Message>) {
+    let mut grace_ticks_left = STOP_GRACE.as_secs();
+    loop {
+        tokio::select! {
+            message = inbox.recv() => match message {
+                Some(Message::Serve(socket, ticket)) => worker.serve(socket, ticket),
+                Some(Message::Tick) => {
+                    worker.tick();
+                    if worker.stopping.get() {
+                        grace_ticks_left = grace_ticks_left.saturating_sub(1);
+                    }
+                }
+                Some(Message::Stop) | None => worker.stop(),
+            },
+            () = worker.emptied.notified(), if worker.stopping.get() => {}
+        }
+        if worker.stopping.get() && (worker.clients.borrow().is_empty() || grace_ticks_left == 0) {
+            return;
+        }
+    }
+}
+
+impl Worker {
+    fn serve(self: &Rc<Worker>, socket: Socket, ticket: Ticket) {
+        let id = self.site.next_connection.fetch_add(1, Relaxed);
+        let client = Rc::new(Client {
+            id,
+            doing: Cell::new(Doing::Receiving),
+            progress_second: Cell::new(self.second.get()),
+            abort: OnceCell::new(),
+        });
+        let place = Place { worker: Rc::clone(self), client: Rc::clone(&client), _ticket: ticket };
+        let task = match socket {
+            Socket::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => spawn_local(connection::serve(stream, place)),
+                Err(error) => return tracing::warn!(%error, "watch a connection"),
+            },
+            Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+                Ok(stream) => spawn_local(connection::serve(stream, place)),
+                Err(error) => return tracing::warn!(%error, "watch a connection"),
+            },
+        };
+        // The task's end is known by its place being dropped; its handle is only for closing it.
+        let _ = client.abort.set(task.abort_handle());
+        self.clients.borrow_mut().insert(id, client);
+    }
+
+    /// Closes connections that are idle or stalled for too long.
+    fn tick(&self) {
+        self.second.set(self.second.get().wrapping_add(1));
+        let idle_seconds_max = self.site.config.idle_timeout.0.as_secs();
+        let counters = &self.site.shared.metrics.server;
+        for client in self.clients.borrow().values() {
+            let seconds = self.second.get().wrapping_sub(client.progress_second.get());
+            let kicks = match client.doing.get() {
+                Doing::Receiving
+                    if idle_seconds_max > 0 && u64::from(seconds) > idle_seconds_max =>
+                {
+                    &counters.idle_kicks
+                }
+                Doing::Sending if seconds > UNREAD_SECONDS_MAX => &counters.unread_kicks,
+                _ => continue,
+            };
+            kicks.fetch_add(1, Relaxed);
+            client.close();
+        }
+    }
+
+    fn stop(&self) {
+        self.stopping.set(true);
+        for client in self.clients.borrow().values() {
+            if client.doing.get() == Doing::Receiving {
+                client.close();
+            }
+        }
+    }
+
+    /// Whether connections should end after the answer they are giving.
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Notes that a client sent or read something.
+    #[inline]
+    pub(super) fn progress(&self, client: &Client) {
+        client.progress_second.set(self.second.get());
+    }
+}
+
+impl Client {
+    pub(super) fn abort_handle(&self) -> Option<&AbortHandle> {
+        self.abort.get()
+    }
+
+    fn close(&self) {
+        if let Some(abort) = self.abort.get() {
+            abort.abort();
+        }
+    }
+}
+
+/// A connection's place on its worker; leaves it when dropped, however the connection ends.
+pub(super) struct Place {
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Rc<Client>,
+    _ticket: Ticket,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.worker.site.shared.metrics.server.panics.fetch_add(1, Relaxed);
+        }
+        self.worker.site.held.release(self.client.id);
+        let mut clients = self.worker.clients.borrow_mut();
+        clients.remove(&self.client.id);
+        if clients.is_empty() {
+            self.worker.emptied.notify_one();
+        }
+    }
+}
