@@ -113,6 +113,22 @@ fn a_bad_key_in_a_long_line() {
     assert!(keys_of(&events) < 50_000);
 }
 
+// At the end of the window a `\r` may be the last key's or the line's.
+#[test]
+fn a_longest_key_may_end_with_the_window() {
+    let last = "k".repeat(KEY_MAX);
+    let front = format!("get{}", " k".repeat(GET_LINE_WHOLE_MAX));
+    let front = &front[..GET_LINE_WHOLE_MAX - 1 - KEY_MAX - 1];
+    let front = front.trim_end();
+    let spaces = " ".repeat(GET_LINE_WHOLE_MAX - 1 - KEY_MAX - front.len());
+    let line = format!("{front}{spaces}{last}\r\n");
+    let (events, _) = play([line.as_bytes()]);
+    assert_eq!(events.len(), 2);
+    assert_eq!(transcript(&events[1..]), format!("get {last}\\r\\n"));
+    let (events, _) = play([line.replace("\r\n", "\rx\r\n").as_bytes()]);
+    assert!(matches!(events[1], Event::Reject { .. }));
+}
+
 // A key without end is not waited for, and not held.
 #[test]
 fn an_endless_key_is_refused_after_the_window() {

@@ -1,5 +1,6 @@
 //! Replies in both directions.
 
+use crate::session::play_replies;
 use proptest::prelude::*;
 use tiercache_protocol::encode::{
     self, ArithmeticReply, DebugFacts, DeleteReply, ItemFacts, StoreFacts, StoreReply, TouchReply,
@@ -225,34 +226,6 @@ fn numbers_are_answered() {
     );
 }
 
-/// Decodes everything in `bytes`, given in chunks of `size`; what it yielded, as text.
-fn decode_all(bytes: &[u8], size: usize) -> Vec<String> {
-    let mut decoder = ReplyDecoder::new(1000);
-    let mut buf = Vec::new();
-    let mut replies = Vec::new();
-    for chunk in bytes.chunks(size) {
-        buf.extend_from_slice(chunk);
-        loop {
-            match decoder.decode(&buf) {
-                DecodedReply::Reply { reply, consumed } => {
-                    assert!(consumed > 0);
-                    replies.push(format!("{reply:?}"));
-                    buf.drain(..consumed);
-                }
-                DecodedReply::More { total } => {
-                    assert!(total.is_none_or(|total| total > buf.len()));
-                    break;
-                }
-                DecodedReply::Invalid { reason } => {
-                    replies.push(reason.to_string());
-                    return replies;
-                }
-            }
-        }
-    }
-    replies
-}
-
 /// Checks that `bytes` are one reply, and that splits do not matter.
 #[track_caller]
 fn decodes_to(bytes: &[u8], expected: &Reply<'_>) {
@@ -263,7 +236,7 @@ fn decodes_to(bytes: &[u8], expected: &Reply<'_>) {
         }
         other => panic!("{} is {other:?}", bytes.escape_ascii()),
     }
-    assert_eq!(decode_all(bytes, 1), [format!("{expected:?}")]);
+    assert_eq!(play_replies(bytes, 1), [format!("{expected:?}")]);
 }
 
 #[track_caller]
@@ -527,8 +500,8 @@ proptest! {
         out.extend_from_slice(&value);
         out.extend_from_slice(b"\r\n");
         let expected = Reply::Value { key: key.as_bytes(), flags, cas, value: &value };
-        prop_assert_eq!(decode_all(&out, out.len()), [format!("{:?}", expected)]);
-        prop_assert_eq!(decode_all(&out, size), [format!("{:?}", expected)]);
+        prop_assert_eq!(play_replies(&out, out.len()), [format!("{:?}", expected)]);
+        prop_assert_eq!(play_replies(&out, size), [format!("{:?}", expected)]);
     }
 
     // Random lines are survived, and splits do not matter.
@@ -539,7 +512,7 @@ proptest! {
         size in 1usize..50,
     ) {
         let input = lines.concat();
-        let whole = decode_all(input.as_bytes(), input.len());
-        prop_assert_eq!(decode_all(input.as_bytes(), size), whole);
+        let whole = play_replies(input.as_bytes(), input.len());
+        prop_assert_eq!(play_replies(input.as_bytes(), size), whole);
     }
 }

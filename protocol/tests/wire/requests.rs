@@ -366,7 +366,10 @@ fn meta_errors_are_those_of_memcached() {
         ),
         ("ms a 1 -\r\nmn\r\n", &format!("{BAD}mn\r\n")),
         ("mg a 5\r\nmg a _\r\nmg a S5 q\r\n", &INVALID.repeat(3)),
-        ("mg a v v q\r\nmg a Nx v v\r\n", &DUPLICATE.repeat(2)),
+        (
+            "mg a v v q\r\nmg a Nx v v\r\nmg a v c v\r\n",
+            &DUPLICATE.repeat(3),
+        ),
         (
             "mg a Tx\r\nmg a T\r\nmg a Cx\r\nmg a C-1\r\nmg a E\r\n",
             &TOKEN.repeat(5),
@@ -487,6 +490,7 @@ fn pending_counts_what_is_to_come() {
     assert_eq!(pending(b"set a 0 0 10\r\n"), Some(12));
     assert_eq!(pending(b"set a 0 0 10\r\nabc"), Some(9));
     assert_eq!(pending(b"set a 0 x 10\r\nabc"), Some(9));
+    assert_eq!(play([&b"set a 0 0 10\r\n"[..], b"ab", b"c"]).1, Some(9));
     assert_eq!(pending(b"set a 0 0 3\r\nabc\r\n"), None);
 }
 

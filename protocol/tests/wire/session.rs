@@ -1,6 +1,7 @@
 //! A connection played against the decoder: chunks in, what it yielded out.
 
-use tiercache_protocol::{Decoded, Decoder, Request, encode_request};
+use tiercache_protocol::limits::LINE_MAX;
+use tiercache_protocol::{Decoded, DecodedReply, Decoder, ReplyDecoder, Request, encode_request};
 
 /// Largest value of the sessions, in bytes.
 pub const VALUE_MAX: usize = 1000;
@@ -89,6 +90,65 @@ fn request_event(request: &Request<'_>) -> Event {
         bytes,
         debug: format!("{request:?}"),
     }
+}
+
+/// Checks that the requests among `events` are decoded to themselves once they are written anew.
+#[track_caller]
+pub fn check_round_trips(events: &[Event]) {
+    for event in events {
+        let Event::Request { bytes, debug } = event else {
+            continue;
+        };
+        let mut decoder = Decoder::new(VALUE_MAX);
+        let Decoded::Request { request, consumed } = decoder.decode(bytes) else {
+            // A part of a long `get` line is written as a line, which is yielded in parts again.
+            assert!(
+                bytes.len() > LINE_MAX,
+                "{} is no request",
+                bytes.escape_ascii()
+            );
+            continue;
+        };
+        assert_eq!(consumed, bytes.len());
+        assert_eq!(
+            format!("{request:?}"),
+            debug.replace("last: false", "last: true")
+        );
+        let mut again = Vec::new();
+        encode_request(&mut again, &request);
+        assert_eq!(&again, bytes);
+    }
+}
+
+/// Every reply that an upstream connection yields for `bytes` in chunks of `size`, as text.
+pub fn play_replies(bytes: &[u8], size: usize) -> Vec<String> {
+    let mut decoder = ReplyDecoder::new(VALUE_MAX);
+    let mut buf = Vec::new();
+    let mut replies = Vec::new();
+    for chunk in bytes.chunks(size) {
+        buf.extend_from_slice(chunk);
+        loop {
+            match decoder.decode(&buf) {
+                DecodedReply::Reply { reply, consumed } => {
+                    assert!(consumed > 0, "no progress");
+                    replies.push(format!("{reply:?}"));
+                    buf.drain(..consumed);
+                }
+                DecodedReply::More { total } => {
+                    assert!(
+                        total.is_none_or(|total| total > buf.len()),
+                        "asks for what is there"
+                    );
+                    break;
+                }
+                DecodedReply::Invalid { reason } => {
+                    replies.push(reason.to_string());
+                    return replies;
+                }
+            }
+        }
+    }
+    replies
 }
 
 /// The events as one text: requests as their canonical bytes, errors as replies, dropped bytes as

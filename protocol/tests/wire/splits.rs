@@ -1,9 +1,8 @@
 //! Properties: how input is split does not matter, and what is written is read again.
 
-use crate::session::{Event, play};
+use crate::session::{Event, check_round_trips, play};
 use crate::soup::soup;
 use proptest::prelude::*;
-use tiercache_protocol::{Decoded, Decoder, encode_request};
 
 /// Cuts `input` at `places`, which wrap around its length.
 fn cut<'a>(input: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
@@ -33,18 +32,7 @@ proptest! {
     // A request that was decoded and written is decoded to the same.
     #[test]
     fn round_trip(input in soup()) {
-        for event in play([&input[..]]).0 {
-            let Event::Request { bytes, debug } = event else { continue };
-            let mut decoder = Decoder::new(crate::session::VALUE_MAX);
-            let Decoded::Request { request, consumed } = decoder.decode(&bytes) else {
-                panic!("{} is no request", bytes.escape_ascii());
-            };
-            prop_assert_eq!(consumed, bytes.len());
-            prop_assert_eq!(format!("{request:?}"), debug);
-            let mut again = Vec::new();
-            encode_request(&mut again, &request);
-            prop_assert_eq!(again, bytes);
-        }
+        check_round_trips(&play([&input[..]]).0);
     }
 
     // Random bytes are survived.
