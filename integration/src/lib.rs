@@ -12,6 +12,7 @@ pub mod process;
 pub mod random;
 pub mod server;
 pub mod value;
+pub mod workload;
 
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.state;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Random {
     /// A number below `end`; the bias of the remainder does not matter to tests.
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "an empty range has no member");
-        self.next() % end
+        self.bits() % end
     }
 
     /// A number from `low` to `high`, both included.
@@ -45,7 +45,7 @@ impl Random {
     /// Fills `bytes` with random bits.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let bits = self.next().to_le_bytes();
+            let bits = self.bits().to_le_bytes();
             chunk.copy_from_slice(&bits[..chunk.len()]);
         }
     }

@@ -25,6 +25,8 @@ const LOG_TAIL_BYTES: usize = 16 * 1024;
 pub struct Server {
     command: Vec<String>,
     running: Option<Child>,
+    /// True when the child is another program that runs the server.
+    wrapped: bool,
     address: SocketAddr,
     // Port file and log; removed when the test ends.
     scratch: TempDir,
@@ -71,6 +73,7 @@ impl Server {
         let mut server = Self {
             command,
             running: None,
+            wrapped: !wrapper.is_empty(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             scratch: TempDir::new().expect("a temporary folder can be made"),
         };
@@ -180,6 +183,7 @@ impl Server {
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.running.take() {
+            kill_wrapped(&child, self.wrapped, Signal::KILL);
             child.kill().expect("an own child can be killed");
             child.wait().expect("an own child can be waited for");
         }
@@ -191,8 +195,11 @@ impl Server {
     /// When the process still runs after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         let mut child = self.running.take().expect("the server runs");
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::TERM).expect("an own child can be signalled");
+        // A wrapper ends with the server that it runs, and writes its summary then.
+        if !kill_wrapped(&child, self.wrapped, Signal::TERM) {
+            kill_process(Pid::from_child(&child), Signal::TERM)
+                .expect("an own child can be signalled");
+        }
         let mut status = None;
         let ended = eventually(limit, || {
             status = child.try_wait().expect("an own child can be waited for");
@@ -204,6 +211,11 @@ impl Server {
             panic!("still running {limit:?} after SIGTERM\n{}", self.log_tail());
         }
         status.expect("the loop ended with a status")
+    }
+
+    /// What a wrapper or the server wrote, whole.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
     }
 
     /// The last lines that the server wrote.
@@ -224,10 +236,30 @@ impl Drop for Server {
             eprintln!("--- log of {:?}\n{}", self.command, self.log_tail());
         }
         if let Some(mut child) = self.running.take() {
+            kill_wrapped(&child, self.wrapped, Signal::KILL);
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+/// Signals the processes that a wrapper started; false when there are none, as with one that became the server itself.
+fn kill_wrapped(child: &Child, wrapped: bool, signal: Signal) -> bool {
+    if !wrapped {
+        return false;
+    }
+    let pid = child.id();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let pids: Vec<Pid> = children
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
+        .collect();
+    for pid in &pids {
+        // It may have ended in between.
+        let _ = kill_process(*pid, signal);
+    }
+    !pids.is_empty()
 }
 
 /// The tiercache under test: `TIERCACHE_BIN`, else the binary that Cargo put beside this test.

@@ -317,7 +317,7 @@ impl Generator {
             0..3 => self.random.below(1000).to_string().into_bytes(),
             3 => b"0".to_vec(),
             4 => b"18446744073709551615".to_vec(),
-            5 => self.random.next().to_string().into_bytes(),
+            5 => self.random.bits().to_string().into_bytes(),
             6 => self
                 .random
                 .pick(&[
@@ -345,7 +345,7 @@ impl Generator {
     pub fn delta(&mut self) -> String {
         match self.random.below(10) {
             0 => u64::MAX.to_string(),
-            1 => self.random.next().to_string(),
+            1 => self.random.bits().to_string(),
             2 => String::from("0"),
             _ => self.random.below(2000).to_string(),
         }

@@ -87,7 +87,7 @@ fn compare(left: &Server, right: &Server) {
         && count < DIFFERENCES_MAX
     {
         epoch += 1;
-        let random = Random::new(seeds.next());
+        let random = Random::new(seeds.bits());
         for attempt in 0.. {
             let mut generator = Generator::new(
                 random.clone(),
@@ -197,9 +197,9 @@ impl Run<'_> {
             cuts.sort_unstable();
             self.endpoints[side].send(&bytes, &cuts);
         }
-        for index in 0..groups.len() {
+        for group in &groups {
             let answers = [self.endpoints[0].answer(), self.endpoints[1].answer()];
-            self.judge(generator, &groups[index], &answers)?;
+            self.judge(generator, group, &answers)?;
         }
         Ok(groups.iter().map(|group| group.len() as u64).sum())
     }

@@ -159,7 +159,7 @@ fn cycle_of_load(
 fn worker<'a>(server: &Server, shared: &'a Shared, random: &mut Random) -> Worker<'a> {
     Worker {
         shared,
-        random: Random::new(random.next()),
+        random: Random::new(random.bits()),
         client: server.connect(),
         outcome: Outcome::default(),
     }
