@@ -6,7 +6,7 @@ use super::rows::tests::{OwnedRow, pack, typical, unpack};
 use super::sled::SledTracker;
 use super::{SegmentEntry, StoreId, Total, Totals, Tracker};
 
-const STORE: StoreId = [7; 16];
+const STORE: StoreId = 7;
 
 fn entry(segment: u32) -> SegmentEntry {
     SegmentEntry {
@@ -121,7 +121,7 @@ fn check(mut tracker: Box<dyn Tracker>, reopen: impl Fn(Box<dyn Tracker>) -> Box
     );
 
     // Another store's mirror is no use.
-    tracker.adopt([8; 16]).unwrap();
+    tracker.adopt(8).unwrap();
     assert_eq!((ids(&*tracker), tracker.totals().unwrap()), (vec![], None));
     assert_eq!(rows(&*tracker, 256), []);
 }

@@ -35,9 +35,10 @@ pub use self::config::{Backend, TrackingConfig};
 pub use self::rows::{Chunk, PackedRows, RowPacker, RowsError, TrackedRow};
 pub use self::worker::{Lag, Sealed, Start, TrackingHandle, TrackingStats, TrackingWorker};
 
-/// Names one dry folder for its whole life, so that a mirror of another one is never taken for it:
-/// after a folder was set aside, its successor counts segments from the start again.
-pub type StoreId = [u8; 16];
+/// Names what one dry folder holds, so that a mirror of something else is never taken for it: after
+/// a folder's content was set aside, its successor may count segments from the start again. For
+/// instance `hash_key(dry.seed(), b"tracking")`.
+pub type StoreId = u64;
 
 /// Bytes that [`TrackedRow::offset`] counts in: records start at multiples of it.
 pub const OFFSET_UNIT_BYTES: u64 = 8;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! tree        key                                    value
-//! (default)   "format" "store" "totals"              one byte, StoreId, Totals
+//! (default)   "format" "store" "totals"              one byte, StoreId (8, big endian), Totals
 //! segments    segment (4, big endian)                SegmentEntry
 //! rows        segment, first offset (4 + 4)          Chunk
 //! ```
@@ -200,14 +200,14 @@ impl SledTracker {
 impl Tracker for SledTracker {
     fn adopt(&mut self, store: StoreId) -> Result<(), TrackError> {
         let read = |error| TrackError::backend("read tracking store", error);
-        if self.database.get("store").map_err(read)?.as_deref() == Some(&store) {
+        if self.database.get("store").map_err(read)?.as_deref() == Some(&store.to_be_bytes()) {
             return Ok(());
         }
         let clear = |error| TrackError::backend("clear tracking data", error);
         self.segments.clear().map_err(clear)?;
         self.rows.clear().map_err(clear)?;
         self.database.remove("totals").map_err(clear)?;
-        self.put("store", &store)
+        self.put("store", &store.to_be_bytes())
     }
 
     fn segments(&self, each: &mut dyn FnMut(SegmentEntry)) -> Result<(), TrackError> {

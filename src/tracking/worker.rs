@@ -4,9 +4,9 @@
 //! forget), not as a queue of messages: ids are never reused, so it does not matter what came
 //! first, and a segment that is freed before its turn costs nothing. Packed rows that wait are
 //! bounded by [`WAITING_BYTES_MAX`]; beyond it only the segment's id is kept, and the thread asks
-//! for its rows again ([`Start::resend`]) when it gets there. The same repairs what an earlier
-//! process left undone: at start, segments that dry no longer has are forgotten and those that the
-//! mirror lacks are asked for.
+//! for the segment again ([`Start::resend`]) when nothing else waits, one at a time. The same
+//! repairs what an earlier process left undone: at start, segments that dry no longer has are
+//! forgotten and those that the mirror lacks are asked for.
 
 #[cfg(test)]
 mod tests;
@@ -56,9 +56,10 @@ pub enum Rebuild {
 /// Opens the backend, on the tracking thread.
 pub type Open = Box<dyn FnMut(Rebuild) -> Result<Box<dyn Tracker>, TrackError> + Send>;
 
-/// Reads a sealed segment's rows from dry again, on the tracking thread. `None` if it is gone or
-/// cannot be read; it is asked for again after [`UPDATE_INTERVAL`] as long as it is live.
-pub type Resend = Box<dyn FnMut(u32) -> Option<Sealed> + Send>;
+/// Asks dry for a sealed segment again. The answer is [`TrackingHandle::sealed`],
+/// [`TrackingHandle::freed`] or [`TrackingHandle::unreadable`], soon and from any thread, also from
+/// within. Without an answer it is asked for again after [`UPDATE_INTERVAL`].
+pub type Resend = Box<dyn FnMut(u32) + Send>;
 
 /// What the thread begins with.
 pub struct Start {
@@ -70,7 +71,7 @@ pub struct Start {
     pub rows: bool,
     /// Opens the backend.
     pub open: Open,
-    /// Gives rows again.
+    /// Asks dry for a segment again.
     pub resend: Resend,
 }
 
@@ -133,6 +134,14 @@ struct State {
     waiting_bytes: usize,
     /// To be asked for.
     missing: BTreeSet<u32>,
+    /// Asked for, not yet answered.
+    asked: Option<u32>,
+    /// Failed to be committed or read: to be asked for after the next update.
+    put_off: BTreeSet<u32>,
+    /// A commit failed: nothing is asked for before the next update.
+    hold: bool,
+    /// Dry may be closed already: nothing is asked for any more.
+    closing: bool,
     freed: BTreeSet<u32>,
     accesses: Vec<Access>,
     totals: Option<Totals>,
@@ -157,11 +166,16 @@ impl TrackingHandle {
         }
         let segment = sealed.entry.segment;
         let bytes = sealed.rows.bytes();
+        let asked_for = state.asked.take_if(|asked| *asked == segment).is_some();
         state.live.insert(segment);
+        state.missing.remove(&segment);
+        state.put_off.remove(&segment);
         if let Some(twice) = state.waiting.remove(&segment) {
             state.waiting_bytes -= twice.rows.bytes();
         }
-        if state.waiting_bytes > 0 && state.waiting_bytes + bytes > WAITING_BYTES_MAX {
+        let full = state.waiting_bytes > 0 && state.waiting_bytes + bytes > WAITING_BYTES_MAX;
+        // Only one is asked for at a time, so it finds room beyond the bound.
+        if full && !asked_for {
             state.stats.postponed += 1;
             state.missing.insert(segment);
         } else {
@@ -169,6 +183,16 @@ impl TrackingHandle {
             state.waiting.insert(segment, sealed);
         }
         state.behind_since.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+    }
+
+    /// Answers [`Start::resend`]: the segment is there, but its rows cannot be read now.
+    pub fn unreadable(&self, segment: u32) {
+        let mut state = self.shared.state.lock();
+        state.asked.take_if(|asked| *asked == segment);
+        if state.live.contains(&segment) {
+            state.put_off.insert(segment);
+        }
         self.shared.work.notify_one();
     }
 
@@ -185,6 +209,8 @@ impl TrackingHandle {
         }
         state.live.remove(&segment);
         state.missing.remove(&segment);
+        state.put_off.remove(&segment);
+        state.asked.take_if(|asked| *asked == segment);
         if let Some(sealed) = state.waiting.remove(&segment) {
             state.waiting_bytes -= sealed.rows.bytes();
         }
@@ -217,7 +243,7 @@ impl TrackingHandle {
     pub fn lag(&self) -> Lag {
         let state = self.shared.state.lock();
         Lag {
-            segments: (state.waiting.len() + state.missing.len()) as u64,
+            segments: (state.waiting.len() + state.lacking()) as u64,
             bytes: state.waiting_bytes as u64,
             behind: state
                 .behind_since
@@ -225,9 +251,17 @@ impl TrackingHandle {
         }
     }
 
-    /// The segments that the mirror lacks and whose rows are still to be asked for.
+    /// The segments that the mirror lacks and whose rows do not wait either, by their ids.
     pub fn missing(&self) -> Vec<u32> {
-        self.shared.state.lock().missing.iter().copied().collect()
+        let state = self.shared.state.lock();
+        let mut missing: Vec<u32> = state
+            .missing
+            .union(&state.put_off)
+            .copied()
+            .chain(state.asked)
+            .collect();
+        missing.sort_unstable();
+        missing
     }
 
     /// Counters for `stats`.
@@ -235,8 +269,8 @@ impl TrackingHandle {
         self.shared.state.lock().stats
     }
 
-    /// Waits until everything told before is in the mirror and on disk, or for `timeout`. Tells
-    /// whether it is; not so either when the backend fails or a segment's rows cannot be had.
+    /// Waits until the mirror has everything and it is on disk, or for `timeout`. Tells whether it
+    /// is so; it is not when the backend fails or a segment cannot be read.
     pub fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.state.lock();
@@ -290,10 +324,13 @@ impl TrackingWorker {
         }
     }
 
-    /// Flushes and ends the thread, within `timeout`. Tells whether the mirror is complete. A
-    /// thread that does not end in time is left behind for the end of the process.
+    /// Flushes what was told and ends the thread, within `timeout`. Dry may be closed already, so
+    /// what is missing is left to the next start; [`TrackingHandle::flush`] before closing dry waits
+    /// for it. Tells whether the mirror is complete. A thread that does not end in time is left
+    /// behind for the end of the process.
     pub fn close(mut self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
+        self.shared.state.lock().closing = true;
         let complete = self.handle().flush(timeout);
         self.shared.stop();
         let mut state = self.shared.state.lock();
@@ -320,6 +357,13 @@ impl Drop for TrackingWorker {
     /// Ends the thread after what it is doing, without waiting for it.
     fn drop(&mut self) {
         self.shared.stop();
+    }
+}
+
+impl State {
+    /// How many segments the mirror lacks without their rows being here.
+    fn lacking(&self) -> usize {
+        self.missing.len() + self.put_off.len() + usize::from(self.asked.is_some())
     }
 }
 

@@ -22,7 +22,7 @@ fn ids(tracker: &SledTracker) -> Vec<u32> {
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut tracker = SledTracker::open_or_rebuild(folder.path()).unwrap();
-    tracker.adopt([1; 16]).unwrap();
+    tracker.adopt(1).unwrap();
     tracker.commit(&entry(1), &pack(&typical(1000))).unwrap();
     tracker.commit(&entry(2), &pack(&typical(1000))).unwrap();
     tracker.flush().unwrap();

@@ -1,6 +1,6 @@
 //! The tracking thread against mirrors that fail, hang and panic.
 
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 
 use super::super::memory::MemoryTracker;
 use super::super::rows::tests::{pack, typical, unpack};
@@ -84,14 +84,14 @@ impl Glass {
         self.0.lock().fault = fault;
     }
 
-    /// A worker on this mirror; dry has `live` and gives their rows again.
-    fn start(&self, live: impl IntoIterator<Item = u32>) -> TrackingWorker {
-        TrackingWorker::start(self.start_from(live)).unwrap()
+    /// A worker on this mirror; dry has `live`.
+    fn start(&self, live: &[u32]) -> TrackingWorker {
+        self.start_with_rows(live, true)
     }
 
-    fn start_from(&self, live: impl IntoIterator<Item = u32>) -> Start {
+    fn start_with_rows(&self, live: &[u32], rows: bool) -> TrackingWorker {
         let glass = self.clone();
-        start_with(live, move |rebuild| {
+        start(live, rows, move |rebuild| {
             if rebuild == Rebuild::Yes {
                 glass.0.lock().tracker = MemoryTracker::default();
             }
@@ -100,17 +100,26 @@ impl Glass {
     }
 }
 
-fn start_with(
-    live: impl IntoIterator<Item = u32>,
+/// A worker on what `open` gives; dry has `live` and answers when it is asked for one of them.
+fn start(
+    live: &[u32],
+    rows: bool,
     open: impl FnMut(Rebuild) -> Result<Box<dyn Tracker>, TrackError> + Send + 'static,
-) -> Start {
-    Start {
-        store: [1; 16],
-        live: live.into_iter().collect(),
-        rows: true,
+) -> TrackingWorker {
+    let handle = Arc::new(OnceLock::<TrackingHandle>::new());
+    let dry = Arc::clone(&handle);
+    let live = live.iter().copied().collect();
+    let resend = Box::new(move |segment| dry.wait().sealed(sealed(segment)));
+    let start = Start {
+        store: 1,
+        live,
+        rows,
         open: Box::new(open),
-        resend: Box::new(|segment| Some(sealed(segment))),
-    }
+        resend,
+    };
+    let worker = TrackingWorker::start(start).unwrap();
+    assert!(handle.set(worker.handle()).is_ok());
+    worker
 }
 
 fn sealed(segment: u32) -> Sealed {
@@ -136,7 +145,7 @@ fn large(segment: u32) -> Sealed {
 #[test]
 fn what_dry_tells_is_mirrored() {
     let glass = Glass::default();
-    let worker = glass.start([]);
+    let worker = glass.start(&[]);
     let handle = worker.handle();
     handle.sealed(sealed(1));
     handle.sealed(sealed(2));
@@ -166,13 +175,15 @@ fn what_dry_tells_is_mirrored() {
 #[test]
 fn the_start_repairs_what_an_earlier_process_left() {
     let mut glass = Glass::default();
-    glass.adopt([1; 16]).unwrap();
+    glass.adopt(1).unwrap();
     for segment in [1, 2, 3] {
         glass
             .commit(&sealed(segment).entry, &sealed(segment).rows)
             .unwrap();
     }
-    assert!(glass.start([2, 4]).close(PATIENCE));
+    let worker = glass.start(&[2, 4]);
+    assert!(worker.handle().flush(PATIENCE));
+    assert!(worker.close(PATIENCE));
     assert_eq!(glass.ids(), [2, 4]);
 }
 
@@ -182,11 +193,10 @@ fn beyond_the_bound_rows_are_dropped_and_asked_for_again() {
     let glass = Glass::default();
     let (go, wait) = mpsc::channel::<()>();
     let tracker = glass.clone();
-    let start = start_with([], move |_| {
+    let worker = start(&[], true, move |_| {
         wait.recv().unwrap();
         Ok(Box::new(tracker.clone()))
     });
-    let worker = TrackingWorker::start(start).unwrap();
     let handle = worker.handle();
     handle.sealed(large(1));
     handle.sealed(sealed(2));
@@ -210,7 +220,7 @@ fn beyond_the_bound_rows_are_dropped_and_asked_for_again() {
 fn a_failed_commit_is_tried_again() {
     let glass = Glass::default();
     glass.set(Fault::Error);
-    let worker = glass.start([]);
+    let worker = glass.start(&[]);
     let handle = worker.handle();
     handle.sealed(sealed(1));
     // The first flush may find that something is left out; the second then makes up for it.
@@ -224,7 +234,7 @@ fn a_failed_commit_is_tried_again() {
 #[test]
 fn a_damaged_mirror_is_rebuilt_once() {
     let glass = Glass::default();
-    let worker = glass.start([1, 2]);
+    let worker = glass.start(&[1, 2]);
     let handle = worker.handle();
     assert!(handle.flush(PATIENCE));
     glass.set(Fault::Panic);
@@ -247,7 +257,7 @@ fn a_damaged_mirror_is_rebuilt_once() {
 #[test]
 fn a_backend_that_does_not_open_is_given_up() {
     let open = |_| Err(TrackError::backend("open", "as the test told it"));
-    let worker = TrackingWorker::start(start_with([1], open)).unwrap();
+    let worker = start(&[1], true, open);
     assert!(!worker.handle().flush(PATIENCE));
     assert!(worker.handle().stats().failed);
     assert!(!worker.close(PATIENCE));
@@ -257,11 +267,10 @@ fn a_backend_that_does_not_open_is_given_up() {
 #[test]
 fn close_does_not_wait_for_ever() {
     let (_go, wait) = mpsc::channel::<()>();
-    let start = start_with([], move |_| {
+    let worker = start(&[], true, move |_| {
         let _ = wait.recv();
         Err(TrackError::backend("open", "the test is over"))
     });
-    let worker = TrackingWorker::start(start).unwrap();
     assert!(!worker.close(Duration::from_millis(1)));
 }
 
@@ -279,16 +288,42 @@ fn a_mirror_with_other_rows_is_written_again() {
         assert_eq!(chunks > 0, rows > 0);
         rows
     };
-    assert!(glass.start([1, 2]).close(PATIENCE));
+    assert!(glass.start(&[1, 2]).handle().flush(PATIENCE));
     assert_eq!((rows_of(1), rows_of(2)), (100, 100));
-    let without = TrackingWorker::start(Start {
-        rows: false,
-        ..glass.start_from([1, 2])
-    })
-    .unwrap();
+    let without = glass.start_with_rows(&[1, 2], false);
+    assert!(without.handle().flush(PATIENCE));
     without.handle().sealed(sealed(3));
     assert!(!without.handle().wants_rows() && without.close(PATIENCE));
     assert_eq!((rows_of(1), rows_of(2), rows_of(3)), (0, 0, 0));
-    assert!(glass.start([1, 2, 3]).close(PATIENCE));
+    assert!(glass.start(&[1, 2, 3]).handle().flush(PATIENCE));
     assert_eq!((rows_of(1), rows_of(2), rows_of(3)), (100, 100, 100));
+}
+
+// Dry cannot read segment 1: the mirror goes on without it, says so, and asks again.
+#[test]
+fn an_unreadable_segment_holds_nothing_up() {
+    let handle = Arc::new(OnceLock::<TrackingHandle>::new());
+    let dry = Arc::clone(&handle);
+    let mut asked = 0;
+    let glass = Glass::default();
+    let tracker = glass.clone();
+    let start = Start {
+        store: 1,
+        live: BTreeSet::from([1, 2]),
+        rows: true,
+        open: Box::new(move |_| Ok(Box::new(tracker.clone()))),
+        resend: Box::new(move |segment| {
+            asked += u32::from(segment == 1);
+            match segment {
+                1 if asked == 1 => dry.wait().unreadable(1),
+                _ => dry.wait().sealed(sealed(segment)),
+            }
+        }),
+    };
+    let worker = TrackingWorker::start(start).unwrap();
+    assert!(handle.set(worker.handle()).is_ok());
+    assert!(!worker.handle().flush(PATIENCE));
+    assert!(glass.ids().contains(&2));
+    assert!(worker.handle().flush(PATIENCE));
+    assert_eq!(glass.ids(), [1, 2]);
 }

@@ -13,8 +13,6 @@ use super::{REBUILDS_MAX, Rebuild, Sealed, Shared, Start, State, UPDATE_INTERVAL
 pub(super) struct Thread {
     shared: Arc<Shared>,
     start: Start,
-    /// Segments whose commit or resend failed: tried again with the next update.
-    put_off: BTreeSet<u32>,
     next_update: Instant,
 }
 
@@ -23,7 +21,6 @@ impl Thread {
         Thread {
             shared,
             start,
-            put_off: BTreeSet::new(),
             next_update: Instant::now(),
         }
     }
@@ -75,7 +72,10 @@ impl Thread {
                 Work::Stop => return tracker.flush(),
                 Work::Forget(segment) => tracker.forget(segment),
                 Work::Commit(sealed) => self.commit(&mut *tracker, &sealed),
-                Work::Ask(segment) => self.ask(&mut *tracker, segment),
+                Work::Ask(segment) => {
+                    (self.start.resend)(segment);
+                    Ok(())
+                }
                 Work::Update {
                     accesses,
                     totals,
@@ -109,6 +109,7 @@ impl Thread {
         })?;
         let mut state = self.shared.state.lock();
         let state = &mut *state;
+        state.asked = None;
         state.freed.extend(mirrored.difference(&state.live));
         let lacking = state
             .live
@@ -122,13 +123,13 @@ impl Thread {
             .values()
             .map(|sealed| sealed.rows.bytes())
             .sum();
-        if !state.missing.is_empty() {
+        if state.lacking() > 0 {
             state.behind_since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
 
-    /// Waits for something to do. A flush comes after all that was told before it.
+    /// Waits for something to do.
     fn next_work(&mut self) -> Work {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
@@ -142,66 +143,55 @@ impl Thread {
             if let Some((_, sealed)) = state.waiting.pop_first() {
                 return Work::Commit(sealed);
             }
-            if let Some(segment) = state.missing.pop_first() {
-                return Work::Ask(segment);
-            }
-            if self.put_off.is_empty() {
+            if state.lacking() == 0 {
                 state.behind_since = None;
             }
-            let flush = state.flush_wanted;
-            if flush > state.flush_done || Instant::now() >= self.next_update {
-                let accesses = std::mem::take(&mut state.accesses);
-                return Work::Update {
-                    accesses,
-                    totals: state.totals.take(),
-                    flush,
-                };
+            // A flush comes after all that was told before it and all that can still be had.
+            let asking = !state.closing && !state.hold;
+            let wait_for_more = asking && (!state.missing.is_empty() || state.asked.is_some());
+            let flush = state.flush_wanted > state.flush_done && !wait_for_more;
+            if flush || Instant::now() >= self.next_update {
+                return Work::update(&mut state, flush);
+            }
+            if asking
+                && state.asked.is_none()
+                && let Some(segment) = state.missing.pop_first()
+            {
+                state.asked = Some(segment);
+                return Work::Ask(segment);
             }
             shared.work.wait_until(&mut state, self.next_update);
         }
     }
 
-    /// Commits a segment, unless it was freed meanwhile.
+    /// Commits a segment. If it is freed meanwhile, it is forgotten afterwards.
     fn commit(&mut self, tracker: &mut dyn Tracker, sealed: &Sealed) -> Result<(), TrackError> {
-        let segment = sealed.entry.segment;
         let committed = tracker.commit(&sealed.entry, &sealed.rows);
         let mut state = self.shared.state.lock();
         state.waiting_bytes -= sealed.rows.bytes();
-        match &committed {
-            Ok(()) => {
-                state.stats.segments += 1;
-                state.stats.rows += u64::from(sealed.rows.rows);
-            }
-            Err(_) => {
-                self.put_off.insert(segment);
-            }
+        if committed.is_ok() {
+            state.stats.segments += 1;
+            state.stats.rows += u64::from(sealed.rows.rows);
+        } else if state.live.contains(&sealed.entry.segment) {
+            state.put_off.insert(sealed.entry.segment);
+            state.hold = true;
         }
         committed
     }
 
-    /// Asks dry for a segment's rows again and commits them.
-    fn ask(&mut self, tracker: &mut dyn Tracker, segment: u32) -> Result<(), TrackError> {
-        let Some(sealed) = (self.start.resend)(segment) else {
-            self.put_off.insert(segment);
-            return Ok(());
-        };
-        let sealed = self.shared.without_unwanted_rows(sealed);
-        self.shared.state.lock().waiting_bytes += sealed.rows.bytes();
-        self.commit(tracker, &sealed)
-    }
-
     /// Puts what was put off in line again, and tells who waits for the flush.
-    fn finish_update(&mut self, flush: u64, flushed: bool) {
-        self.next_update = Instant::now() + UPDATE_INTERVAL;
+    fn finish_update(&mut self, flush: u64, written: bool) {
         let mut state = self.shared.state.lock();
-        let put_off = std::mem::take(&mut self.put_off);
-        let live_again: Vec<u32> = put_off
-            .into_iter()
-            .filter(|segment| state.live.contains(segment))
-            .collect();
+        let state = &mut *state;
         state.flush_done = flush;
-        state.flush_complete = flushed && live_again.is_empty();
-        state.missing.extend(live_again);
+        state.flush_complete = written && state.lacking() == 0;
+        state.missing.append(&mut state.put_off);
+        state.hold = false;
+        if Instant::now() >= self.next_update {
+            // The answer is lost, or comes late and is then taken as well.
+            state.missing.extend(state.asked.take());
+        }
+        self.next_update = Instant::now() + UPDATE_INTERVAL;
         self.shared.done.notify_all();
     }
 
@@ -223,6 +213,21 @@ enum Work {
         flush: u64,
     },
     Stop,
+}
+
+impl Work {
+    /// An update with all that was collected; it answers all flushes so far, or none.
+    fn update(state: &mut State, flush: bool) -> Work {
+        Work::Update {
+            accesses: std::mem::take(&mut state.accesses),
+            totals: state.totals.take(),
+            flush: if flush {
+                state.flush_wanted
+            } else {
+                state.flush_done
+            },
+        }
+    }
 }
 
 /// Brings rows and totals up to date and makes all of it lasting.
