@@ -12,7 +12,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Segments that the size limit is divided into where nothing else is said.
-const SEGMENTS_MIN: u64 = 32;
+const SEGMENTS: u64 = 32;
+/// Fewest segments that the size limit is divided into: reclaim keeps some of them free.
+pub(super) const SEGMENTS_MIN: u64 = 8;
 
 /// What a restart must survive with its warmth kept. Nothing stale is ever served with either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -34,7 +36,7 @@ pub struct DryConfig {
     pub size: ByteSize,
     /// Residence time since the last access. Default 7d.
     pub ttl: Span,
-    /// Bytes of a segment. Default min(64m, size/32), at least 1m.
+    /// Bytes of a segment, at most an eighth of `size`. Default min(64m, size/32), at least 1m.
     pub segment_size: Option<ByteSize>,
     /// Which loss is survived warm. Default `process`.
     pub durability: Durability,
@@ -65,8 +67,8 @@ impl DryConfig {
     /// Bytes of a segment: as set or derived from the size, within the format's limits and a
     /// multiple of 4096.
     pub fn segment_bytes(&self) -> u64 {
-        let wanted = self.segment_size.map_or(self.size.0 / SEGMENTS_MIN, |size| size.0);
-        wanted.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) / 4096 * 4096
+        let wanted = self.segment_size.map_or(self.size.0 / SEGMENTS, |size| size.0);
+        wanted.min(self.size.0 / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) / 4096 * 4096
     }
 }
 
@@ -85,6 +87,7 @@ mod tests {
         assert_eq!(with(1 << 30, None), 32 << 20);
         assert_eq!(with(1 << 20, None), 1 << 20);
         assert_eq!(with(1 << 30, Some((2 << 20) + 5)), 2 << 20);
+        assert_eq!(with(32 << 20, Some(8 << 20)), 4 << 20);
         assert_eq!(with(1 << 30, Some(1 << 40)), 64 << 20);
     }
 }

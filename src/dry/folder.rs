@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use super::error::DryError;
@@ -38,7 +39,7 @@ pub(super) struct Folder {
     path: PathBuf,
     dir: OwnedFd,
     /// Holds the lock as long as it is open.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl Folder {
@@ -67,7 +68,7 @@ impl Folder {
             return Err(foreign(&why));
         }
         let lock = lock(&dir, &path)?;
-        let folder = Folder { path, dir, _lock: lock };
+        let folder = Folder { path, dir, lock: Mutex::new(Some(lock)) };
         if formatted {
             folder.check_format()?;
         } else {
@@ -99,6 +100,11 @@ impl Folder {
     /// An error about one of the folder's files.
     pub(super) fn error(&self, tried: &'static str, name: &str, source: impl Into<io::Error>) -> DryError {
         DryError::io(tried, &self.path.join(name), source)
+    }
+
+    /// Lets the next one have the folder.
+    pub(super) fn unlock(&self) {
+        *self.lock.lock() = None;
     }
 
     /// The names of what is in the folder.

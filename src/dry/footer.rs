@@ -224,6 +224,19 @@ pub(super) fn rows_bytes(rows: u32) -> usize {
     TABLE_HEADER_BYTES + rows as usize * ROW_BYTES
 }
 
+/// Bytes of a table that seems to begin here, by its unverified header.
+pub(super) fn table_bytes_of(bytes: &[u8]) -> Option<usize> {
+    if u32_at(bytes, 0)? != TABLE_MAGIC {
+        return None;
+    }
+    Some(table_bytes(u32_at(bytes, 8)? as usize * ROW_BYTES, u32_at(bytes, 12)? as usize))
+}
+
+/// Whether a footer seems to begin here.
+pub(super) fn is_footer(bytes: &[u8]) -> bool {
+    u32_at(bytes, 0) == Some(FOOTER_MAGIC)
+}
+
 /// A table that was read back, at least up to its last row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Table<'a> {

@@ -220,16 +220,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the oldest file is full (its last kills may be between two instructions).
+    pub(super) fn fold_is_due(&self) -> bool {
+        self.ticket.load(Acquire) >> self.slot_bits > self.folded.load(Acquire)
+    }
+
     /// The kills of the oldest file, sorted, if it is full. [`Journal::folded`] must follow.
     pub(super) fn full(&self) -> Option<Vec<Place>> {
-        let generation = self.folded.load(Acquire);
-        if self.ticket.load(Acquire) >> self.slot_bits <= generation {
+        if !self.fold_is_due() {
             return None;
         }
+        let generation = self.folded.load(Acquire);
         let words = &self.files[generation as usize % FILES].words[HEADER_WORDS..];
         let mut places = Vec::with_capacity(words.len());
         for word in words {
-            // A slot that was handed out and not yet stored: its kill is between two instructions.
             match word.load(Acquire) {
                 0 => return None,
                 word => places.push(decode(word).expect("stored by this process")),

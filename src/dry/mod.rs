@@ -3,197 +3,263 @@
 //! It knows places, never the index: the caller keeps (hash → place) and guarantees that at most one
 //! live record exists per index slot. What is live after a restart is *segments minus kills minus
 //! freed segments minus flushed minus expired*.
+//!
+//! ```text
+//! face, hooks          what crosses the face: places, rows, records, callbacks
+//! core                 what the parts share; kill and fail
+//! writer reader        records in, records out
+//! keeper reclaim       the background: folding kills, freeing segments
+//! recovery load rows   starting
+//! record footer dead journal state folder store/    formats and files
+//! ```
 
 pub mod config;
+mod core;
+mod dead;
 mod error;
 mod face;
+mod folder;
+mod footer;
+mod hooks;
+mod journal;
+mod keeper;
+mod load;
+mod reader;
+mod reclaim;
+mod record;
+mod recovery;
+mod rows;
+mod segment;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use config::{DryConfig, Durability};
 pub use error::{DryError, ErrorKind};
 pub use face::{Append, DryStats, LoadReport, NewRecord, Place, Read, ReadMode, Reason, Row, Start, TierState};
+pub use hooks::{Leaving, OnFailed, OnFreed, OnSealed, Owner, Record, SealedSegment};
 
+use self::core::Core;
+use self::folder::Sync;
+use self::recovery::WrapStore;
+use self::state::{Boot, Fields};
+use self::writer::End;
 use crate::clock::{Clock, UnixSeconds};
-use crate::entry::{Facts, HashSeed};
-
-/// A row whose segment is about to be freed; see [`Dry::set_owner`].
-pub struct Leaving<'a> {
-    /// The row.
-    pub row: &'a Row,
-    /// Why it leaves.
-    pub reason: Reason,
-}
-
-/// A record read back whole, for reinsertion.
-pub struct Record<'a> {
-    /// What travels with the item.
-    pub facts: Facts,
-    /// Its key.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: &'a [u8],
-}
-
-impl Leaving<'_> {
-    /// Reads the record, or `None` where it cannot be read or the segment's share of reinserted bytes is used up.
-    pub fn record<'b>(&self, _buffer: &'b mut Vec<u8>) -> Option<Record<'b>> {
-        None
-    }
-}
-
-/// A sealed segment, for the tracking hook.
-pub struct SealedSegment<'a> {
-    /// Its id.
-    pub segment: u32,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Bytes of records that are not killed.
-    pub live_bytes: u64,
-    /// Records, dead ones included.
-    pub rows: u64,
-    _rows: &'a (),
-}
-
-impl SealedSegment<'_> {
-    /// Visits the rows with their keys in the order of their offsets, dead ones included.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn for_each(&self, _visit: &mut dyn FnMut(&Row, &[u8])) -> Result<(), DryError> {
-        Err(DryError::Failed)
-    }
-}
+use crate::entry::HashSeed;
 
 /// The dry tier. All methods take `&self`; share it in an [`Arc`].
 ///
 /// Lock order: the caller may hold a shard lock only in [`Dry::kill`]; [`Dry::append`] calls
 /// `publish` under the writer lock and `publish` may take the shard lock.
-pub struct Dry {}
+pub struct Dry {
+    core: Arc<Core>,
+    start: Start,
+    first_version: u64,
+    threads: Mutex<Option<Threads>>,
+}
 
-/// What the owner is called with for each row that leaves with its segment.
-pub type Owner = Box<dyn Fn(&Leaving<'_>) + Send + Sync>;
-/// What is called with each sealed segment.
-pub type OnSealed = Box<dyn Fn(&SealedSegment<'_>) + Send + Sync>;
-/// What is called with the id of each freed segment.
-pub type OnFreed = Box<dyn Fn(u32) + Send + Sync>;
-/// What is called once when the tier fails.
-pub type OnFailed = Box<dyn Fn() + Send + Sync>;
+struct Threads {
+    writer: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// How to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Everything appended so far is kept, over a reboot too.
+    Clean,
+    /// As if the process had died now.
+    Dirty,
+}
 
 impl Dry {
-    /// Opens the folder, decides whether what it holds is trusted, and marks it as in use.
+    /// Opens the folder, decides whether what it holds is trusted, and marks it as in use. Set the
+    /// hooks next, then [`Dry::load`].
     ///
     /// # Errors
     /// See [`ErrorKind`]. A folder that is ours but not trusted is no error: it is set aside.
-    pub fn open(_config: &DryConfig, _clock: Arc<Clock>) -> Result<Dry, DryError> {
-        Err(DryError::Failed)
+    pub fn open(config: &DryConfig, clock: Arc<Clock>) -> Result<Dry, DryError> {
+        Dry::open_as(config, clock, Boot::current(), &|store| store)
+    }
+
+    /// [`Dry::open`] in a given boot of the machine and on a given store.
+    fn open_as(config: &DryConfig, clock: Arc<Clock>, boot: Boot, wrap: WrapStore<'_>) -> Result<Dry, DryError> {
+        let (core, start) = recovery::open(config, clock, boot, wrap)?;
+        let fields = core.state.fields();
+        let first_version = fields.versions_reserved.max(fields.flush_version).max(core.clock.now_us()) + 1;
+        let core = Arc::new(core);
+        let spawn = |name: &str, run: fn(&Core)| {
+            let running = Arc::clone(&core);
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let spawned = thread.spawn(move || run(&running));
+            spawned.map_err(|error| DryError::io("start a thread for", core.folder.path(), error))
+        };
+        let threads = Threads {
+            writer: spawn("dry-writer", Core::run_writer)?,
+            others: vec![
+                spawn("dry-keeper", Core::run_keeper)?,
+                spawn("dry-reclaim", Core::run_reclaim)?,
+                spawn("dry-trash", empty_trash)?,
+            ],
+        };
+        Ok(Dry { core, start, first_version, threads: Mutex::new(Some(threads)) })
     }
 
     /// How the start found the folder, for the banner.
     pub fn start(&self) -> &Start {
-        &Start::New
+        &self.start
     }
 
     /// The seed of all hashes, kept in the folder.
     pub fn seed(&self) -> HashSeed {
-        [0; 2]
+        self.core.seed
     }
 
     /// The first version to hand out: greater than every version and flush before.
     pub fn first_version(&self) -> u64 {
-        1
+        self.first_version
     }
 
-    /// Makes sure that a later start begins at `upto` or above. Persisted when it returns; costs a
-    /// device write in power mode, so reserve in large blocks.
+    /// Makes sure that a later start begins above `upto`. Persisted when it returns; costs a device
+    /// write in power mode, so reserve in large blocks.
     ///
     /// # Errors
-    /// The device's, in power mode.
-    pub fn reserve_versions(&self, _upto: u64) -> Result<(), DryError> {
-        Ok(())
+    /// The device's, in power mode: the tier has failed then.
+    pub fn reserve_versions(&self, upto: u64) -> Result<(), DryError> {
+        self.persist(|fields| fields.versions_reserved = fields.versions_reserved.max(upto))
     }
 
     /// Items with this version or a lower one are flushed.
     pub fn flush_version(&self) -> u64 {
-        0
+        self.core.state.flush_version()
     }
 
     /// Flushes every record with this version or a lower one, and every record in a segment whose id
     /// is lower than the returned one. Persisted when it returns; a pending deadline is cleared.
     ///
     /// # Errors
-    /// The device's, in power mode.
-    pub fn flush(&self, _version: u64) -> Result<u32, DryError> {
-        Ok(0)
+    /// The device's, in power mode: the tier has failed then.
+    pub fn flush(&self, version: u64) -> Result<u32, DryError> {
+        // Under the writer lock: no record comes between the number of the segment and the flush.
+        let segment = self.core.seal_then(|next_segment| {
+            self.persist(|fields| {
+                fields.flush_version = fields.flush_version.max(version);
+                fields.flush_segment = next_segment;
+                fields.flush_deadline = 0;
+            })?;
+            Ok(next_segment)
+        });
+        self.core.reclaimer.wake();
+        segment
     }
 
     /// The persisted deadline of a delayed flush.
     pub fn flush_deadline(&self) -> Option<UnixSeconds> {
-        None
+        Some(self.core.state.fields().flush_deadline).filter(|deadline| *deadline != 0)
     }
 
     /// Persists (or clears) the deadline of a delayed flush. A start after a deadline that was not
     /// applied by [`Dry::flush`] flushes everything.
     ///
     /// # Errors
-    /// The device's, in power mode.
-    pub fn set_flush_deadline(&self, _deadline: Option<UnixSeconds>) -> Result<(), DryError> {
-        Ok(())
+    /// The device's, in power mode: the tier has failed then.
+    pub fn set_flush_deadline(&self, deadline: Option<UnixSeconds>) -> Result<(), DryError> {
+        self.persist(|fields| fields.flush_deadline = deadline.unwrap_or(0))
     }
 
-    /// Sets who is told of each row that leaves with its segment. Before [`Dry::load`], once. The
-    /// owner removes its index slot if it still holds that place, or reinserts the record with
-    /// [`Dry::append`] and a `publish` that switches the slot only if it still holds that place.
-    /// Called on the reclaim thread, without locks.
-    pub fn set_owner(&self, _owner: Owner) {}
+    fn persist(&self, change: impl FnOnce(&mut Fields)) -> Result<(), DryError> {
+        self.core.state.update(self.core.sync(), change).map_err(|error| {
+            self.core.fail(&format!("write the state: {error}"));
+            self.core.folder.error("write", folder::STATE_FILE, error)
+        })
+    }
 
-    /// Sets who is told of each sealed segment. Called on the reclaim thread.
-    pub fn set_on_sealed(&self, _hook: OnSealed) {}
+    /// Sets who is told of each row that leaves with its segment. The owner removes its index slot if
+    /// it still holds that place (no kill: the whole segment is dead already), or reinserts the record
+    /// with [`Dry::append`] and a `publish` that switches the slot only if it still holds that place.
+    /// Called on the reclaim thread, without locks, for killed rows too. The first call counts.
+    pub fn set_owner(&self, owner: Owner) {
+        let _ = self.core.hooks.owner.set(owner);
+    }
 
-    /// Sets who is told of each freed segment. Called on the reclaim thread.
-    pub fn set_on_freed(&self, _hook: OnFreed) {}
+    /// Sets who is told of each sealed segment, on the reclaim thread. The first call counts.
+    pub fn set_on_sealed(&self, hook: OnSealed) {
+        let _ = self.core.hooks.sealed.set(hook);
+    }
 
-    /// Sets who is told that the tier failed: every place is gone.
-    pub fn set_on_failed(&self, _hook: OnFailed) {}
+    /// Sets who is told of each freed segment, on the reclaim thread. The first call counts.
+    pub fn set_on_freed(&self, hook: OnFreed) {
+        let _ = self.core.hooks.freed.set(hook);
+    }
 
-    /// Hands every live row to `each`, from several threads, in no order, and starts reclaim.
+    /// Sets who is told, on the reclaim thread, that the tier failed: every place is gone. The first
+    /// call counts.
+    pub fn set_on_failed(&self, hook: OnFailed) {
+        let _ = self.core.hooks.failed.set(hook);
+    }
+
+    /// Hands every live row to `each`, from several threads, in no order, and lets reclaim begin.
     /// `progress` gets segments done, segments in all and rows so far, on the calling thread. Where
     /// two rows meet in one slot the higher version stays and the caller kills the other
-    /// ([`Dry::record_version`] tells the version of one that is in the index already).
+    /// ([`Dry::record_version`] tells the version of one that is in the index already); a row that the
+    /// caller does not take it must kill. Once, before the first append.
     ///
     /// # Errors
-    /// The device's.
+    /// When the tier failed meanwhile. A segment that cannot be read is freed and counted.
     pub fn load(
         &self,
-        _threads: usize,
-        _each: &(dyn Fn(&Row) + Sync),
-        _progress: &dyn Fn(usize, usize, u64),
+        threads: usize,
+        each: &(dyn Fn(&Row) + std::marker::Sync),
+        progress: &dyn Fn(usize, usize, u64),
     ) -> Result<LoadReport, DryError> {
-        Ok(LoadReport::default())
+        let report = self.core.load(threads, each, progress);
+        if self.tier_state() == TierState::Failed { Err(DryError::Failed) } else { Ok(report) }
     }
 
     /// The ids of all sealed segments, for the tracker to compare its own with.
     pub fn segments(&self) -> Vec<u32> {
-        Vec::new()
+        let all = self.core.table.all();
+        all.iter().filter(|segment| segment.sealed()).map(|segment| segment.id).collect()
     }
 
     /// Has [`Dry::set_on_sealed`]'s hook called again for a segment, soon.
-    pub fn resend(&self, _segment: u32) {}
+    pub fn resend(&self, segment: u32) {
+        self.core.reclaimer.sealed(segment);
+    }
 
     /// Stores the kill of a record, in the page cache when it returns: call it under the key's shard
-    /// lock, before a new state can be read. `bytes` are the record's, for accounting. Wait-free
-    /// (a slot of the journal and two atomic adds) while the journal has a file ready.
+    /// lock, before a new state can be read, at most once per place. `bytes` are about the record's,
+    /// for accounting. Wait-free (a slot of the journal and three atomic adds) while the journal has
+    /// a file ready; else it waits for one, and after 5 s the tier fails rather than lose a kill.
     #[inline]
-    pub fn kill(&self, _place: Place, _bytes: u32) {}
+    pub fn kill(&self, place: Place, bytes: u32) {
+        self.core.kill(place, bytes);
+    }
 
-    /// As [`Dry::kill`], and on the device when it returns (shared with other callers). Blocks; call
+    /// As [`Dry::kill`], and on the device when it returns (one sync for all who wait). Blocks; call
     /// it without locks, before the new state becomes visible.
     ///
     /// # Errors
     /// The device's: the tier has failed then.
-    pub fn commit_kill(&self, _place: Place, _bytes: u32) -> Result<(), DryError> {
-        Ok(())
+    pub fn commit_kill(&self, place: Place, bytes: u32) -> Result<(), DryError> {
+        self.core.commit_kill(place, bytes)
+    }
+
+    /// Waits until all kills stored so far are on the device: [`Dry::commit_kill`] for many.
+    ///
+    /// # Errors
+    /// The device's: the tier has failed then.
+    pub fn commit_kills(&self) -> Result<(), DryError> {
+        self.core.commit()
     }
 
     /// Appends a record: `fill` writes key then value into exactly their bytes, then `publish` gets
@@ -201,82 +267,113 @@ impl Dry {
     /// writer lock. The record can be read as soon as `publish` returned true.
     pub fn append(
         &self,
-        _record: &NewRecord<'_>,
-        _fill: impl FnOnce(&mut [u8]),
-        _publish: impl FnOnce(Place, u32) -> bool,
+        record: &NewRecord<'_>,
+        fill: impl FnOnce(&mut [u8]),
+        publish: impl FnOnce(Place, u32) -> bool,
     ) -> Append {
-        Append::Failed
+        self.core.append(record, fill, publish)
     }
 
     /// Waits until an append has a chance again, at most `timeout`; false when it has not.
-    pub fn wait_for_room(&self, _timeout: Duration) -> bool {
-        false
+    pub fn wait_for_room(&self, timeout: Duration) -> bool {
+        self.core.wait_for_room(timeout)
     }
 
-    /// Bytes of records that wait for the device.
+    /// Bytes that wait for the device.
     pub fn queue_bytes(&self) -> usize {
-        0
+        self.core.writer.pending_bytes()
     }
 
-    /// Hands partly filled buffers to the writer thread. Done by itself when nothing was appended
+    /// Hands a partly filled buffer to the writer thread. Done by itself when nothing was appended
     /// for a second.
-    pub fn flush_buffers(&self) {}
+    pub fn flush_buffers(&self) {
+        self.core.flush_buffers();
+    }
 
     /// Reads and verifies the record at `place`. `bytes_hint` is how much to read at once (0 for a
-    /// guess; too little costs a second call). `buffer` may grow; its old content is lost.
-    pub fn read(&self, _place: Place, _bytes_hint: usize, _key: &[u8], _mode: ReadMode, _buffer: &mut Vec<u8>) -> Read {
-        Read::Gone
+    /// guess; too little costs a second call). `buffer` may grow, never shrinks, and its content is
+    /// overwritten.
+    pub fn read(&self, place: Place, bytes_hint: usize, key: &[u8], mode: ReadMode, buffer: &mut Vec<u8>) -> Read {
+        self.core.read(place, bytes_hint, key, mode, buffer)
     }
 
-    /// The version of the record at `place`, read from its header.
-    pub fn record_version(&self, _place: Place) -> Option<u64> {
-        None
+    /// The version of the record at `place`, if that is sound.
+    pub fn record_version(&self, place: Place) -> Option<u64> {
+        self.core.record_version(place)
     }
 
     /// Frees one segment soon because the caller's index is full.
-    pub fn reclaim_one(&self) {}
+    pub fn reclaim_one(&self) {
+        self.core.reclaimer.request(1);
+    }
 
     /// How the tier is.
     pub fn tier_state(&self) -> TierState {
-        TierState::Failed
+        self.core.tier_state()
     }
 
     /// A moment's figures.
     pub fn stats(&self) -> DryStats {
-        DryStats::default()
+        self.core.stats()
     }
 
     /// Ends the tier's threads and releases the folder. A clean close drains the queue, seals the open
-    /// segment and leaves a mark that makes the next start warm even after a reboot.
+    /// segment and leaves a mark that makes the next start warm even after a reboot. Nothing may be
+    /// called afterwards except reads of figures; closing twice does nothing.
     ///
     /// # Errors
-    /// The device's: the mark is not set then.
-    pub fn close(&self, _clean: Close) -> Result<(), DryError> {
-        Ok(())
+    /// The device's, a full disk or a failed tier: the mark is not set then.
+    pub fn close(&self, how: Close) -> Result<(), DryError> {
+        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        let core = &self.core;
+        core.reclaimer.run(false);
+        core.end_writer(if how == Close::Clean { End::Drain } else { End::Abandon });
+        join(threads.writer);
+        core.stop.store(true, Relaxed);
+        core.keeper.wake();
+        core.reclaimer.wake();
+        threads.others.into_iter().for_each(join);
+        let closed = if how == Close::Clean { self.mark_clean() } else { Ok(()) };
+        core.folder.unlock();
+        closed
+    }
+
+    fn mark_clean(&self) -> Result<(), DryError> {
+        let core = &self.core;
+        if core.tier_state() == TierState::Failed {
+            return Err(DryError::Failed);
+        }
+        if !core.drained() {
+            return Err(DryError::io("drain the write queue to", core.folder.path(), std::io::ErrorKind::StorageFull));
+        }
+        let now = core.clock.now();
+        let synced = core.folder.list().and_then(|names| {
+            recovery::sync_content(&core.folder, &names)?;
+            core.state.update(Sync::Device, |fields| {
+                fields.wall = fields.wall.max(now);
+                fields.clean = true;
+            })
+        });
+        synced.map_err(|error| DryError::io("sync", core.folder.path(), error))
     }
 }
 
-/// How to close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// Everything appended so far is kept over a reboot.
-    Clean,
-    /// As if the process had died now.
-    Dirty,
+impl Drop for Dry {
+    fn drop(&mut self) {
+        // A dirty close has nothing that could fail.
+        let _ = self.close(Close::Dirty);
+    }
 }
-#[allow(dead_code)]
-mod dead;
-#[allow(dead_code)]
-mod folder;
-#[allow(dead_code)]
-mod footer;
-#[allow(dead_code)]
-mod journal;
-#[allow(dead_code)]
-mod record;
-#[allow(dead_code)]
-mod segment;
-#[allow(dead_code)]
-mod state;
-#[allow(dead_code)]
-mod store;
+
+/// Deletes what earlier starts set aside.
+fn empty_trash(core: &Core) {
+    if let Err(error) = core.folder.empty_trash(&core.stop) {
+        tracing::warn!(%error, "what was set aside could not be deleted");
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the dry tier panicked");
+    }
+}

@@ -53,6 +53,13 @@ pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize, facts: &Facts) 
     (HEADER_BYTES + own_cas + key_bytes + value_bytes).next_multiple_of(OFFSET_UNIT_BYTES as usize)
 }
 
+/// Where the key lies in a record.
+#[inline]
+pub(super) fn key_range(key_bytes: usize, facts: &Facts) -> Range<usize> {
+    let start = HEADER_BYTES + if facts.own_cas.is_some() { OWN_CAS_BYTES } else { 0 };
+    start..start + key_bytes
+}
+
 /// Writes a record into `out`, which has exactly its bytes; `fill` writes key and value.
 #[inline]
 pub(super) fn write(out: &mut [u8], salt: u32, place: Place, record: &NewRecord<'_>, fill: impl FnOnce(&mut [u8])) {
@@ -67,11 +74,10 @@ pub(super) fn write(out: &mut [u8], salt: u32, place: Place, record: &NewRecord<
     out[28..32].copy_from_slice(&facts.exptime.to_le_bytes());
     out[32..36].copy_from_slice(&facts.last_access.to_le_bytes());
     out[36..40].copy_from_slice(&record.created.to_le_bytes());
-    let mut start = HEADER_BYTES;
     if let Some(cas) = facts.own_cas {
-        out[start..start + OWN_CAS_BYTES].copy_from_slice(&cas.to_le_bytes());
-        start += OWN_CAS_BYTES;
+        out[HEADER_BYTES..HEADER_BYTES + OWN_CAS_BYTES].copy_from_slice(&cas.to_le_bytes());
     }
+    let start = key_range(record.key_bytes, facts).start;
     let end = start + record.key_bytes + record.value_bytes;
     fill(&mut out[start..end]);
     out[end..].fill(0);

@@ -27,8 +27,6 @@ pub(super) struct Segment {
     /// Bytes that count towards the size limit: all of a segment's while it is open.
     bytes: AtomicU64,
     sealed: AtomicBool,
-    /// On the device, as far as is known.
-    synced: AtomicBool,
     rows: AtomicU64,
     newest_access: AtomicU32,
 }
@@ -42,7 +40,6 @@ impl Segment {
             written: AtomicU64::new(0),
             bytes: AtomicU64::new(bytes),
             sealed: AtomicBool::new(false),
-            synced: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             newest_access: AtomicU32::new(0),
         }
@@ -82,18 +79,13 @@ impl Segment {
         self.bytes.load(Relaxed)
     }
 
-    /// Everything is written, and on the device as `synced` says.
-    pub(super) fn seal(&self, synced: bool) {
-        self.synced.store(synced, Relaxed);
+    /// Everything is written, and in power mode on the device.
+    pub(super) fn seal(&self) {
         self.sealed.store(true, Release);
     }
 
     pub(super) fn sealed(&self) -> bool {
         self.sealed.load(Acquire)
-    }
-
-    pub(super) fn synced(&self) -> bool {
-        self.synced.load(Relaxed)
     }
 
     pub(super) fn set_summary(&self, summary: Summary) {
@@ -110,7 +102,9 @@ impl Segment {
 struct Slot {
     /// 0 for a free slot.
     id: AtomicU32,
-    /// Bytes of records that are not killed. A kill may come before its record was counted.
+    /// Records that are not killed. A kill may come before its record was counted.
+    live_rows: AtomicI64,
+    /// Their bytes, about: the index of the caller may know a record's bytes only roughly.
     live_bytes: AtomicI64,
     segment: RwLock<Option<Arc<Segment>>>,
 }
@@ -151,6 +145,7 @@ impl SegmentTable {
         if held.is_some() {
             return false;
         }
+        slot.live_rows.store(0, Relaxed);
         slot.live_bytes.store(0, Relaxed);
         slot.id.store(segment.id, Release);
         self.bytes.fetch_add(segment.bytes(), Relaxed);
@@ -194,18 +189,24 @@ impl SegmentTable {
         self.bytes.fetch_sub(before.saturating_sub(bytes), Relaxed);
     }
 
-    /// Counts bytes as live (or, negative, as dead) and returns how many are live now. A segment that
-    /// is gone has none. Wait-free.
+    /// Counts records as live (or, negative, as dead) and returns how many are live now. A segment that
+    /// is gone has none to count. Wait-free.
     #[inline]
-    pub(super) fn add_live(&self, id: u32, bytes: i64) -> i64 {
+    pub(super) fn add_live(&self, id: u32, rows: i64, bytes: i64) -> i64 {
         let slot = self.slot(id);
         if slot.id.load(Relaxed) != id {
             return i64::MAX;
         }
-        slot.live_bytes.fetch_add(bytes, Relaxed) + bytes
+        slot.live_bytes.fetch_add(bytes, Relaxed);
+        slot.live_rows.fetch_add(rows, Relaxed) + rows
     }
 
-    /// Bytes of records in a segment that are not killed.
+    /// Records in a segment that are not killed.
+    pub(super) fn live_rows(&self, id: u32) -> u64 {
+        self.slot(id).live_rows.load(Relaxed).max(0) as u64
+    }
+
+    /// About the bytes of the records in a segment that are not killed.
     pub(super) fn live_bytes(&self, id: u32) -> u64 {
         self.slot(id).live_bytes.load(Relaxed).max(0) as u64
     }
@@ -239,9 +240,9 @@ mod tests {
         assert!(table.insert(Arc::new(Segment::open(1, 100))));
         assert!(!table.insert(Arc::new(Segment::open(65, 100))), "the slot is taken");
         assert_eq!((table.free_id(1), table.free_id(65)), (Some(2), Some(66)));
-        assert_eq!((table.add_live(1, 50), table.add_live(1, -20)), (50, 30));
-        assert_eq!(table.add_live(65, -20), i64::MAX);
-        assert_eq!((table.bytes(), table.live_bytes(1)), (100, 30));
+        assert_eq!((table.add_live(1, 2, 50), table.add_live(1, -1, -20)), (2, 1));
+        assert_eq!(table.add_live(65, -1, -20), i64::MAX);
+        assert_eq!((table.bytes(), table.live_rows(1), table.live_bytes(1)), (100, 1, 30));
         assert!(table.get(65).is_none() && table.remove(65).is_none() && table.get(0).is_none());
         table.shrink(&table.get(1).unwrap(), 40);
         assert_eq!(table.bytes(), 40);

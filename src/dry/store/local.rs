@@ -63,10 +63,7 @@ impl SegmentStore for LocalStore {
 
 impl SegmentFile for LocalFile {
     fn append(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
-        match self.file.write_at(bytes, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            written => written,
-        }
+        self.file.write_at(bytes, at)
     }
 
     fn read_range(&self, at: u64, out: &mut [u8]) -> io::Result<usize> {

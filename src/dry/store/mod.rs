@@ -27,7 +27,7 @@ pub(super) trait SegmentStore: Send + Sync {
 /// A segment in its store.
 pub(super) trait SegmentFile: Send + Sync {
     /// Writes at the segment's end, which is at `at`, and says how many of the bytes it took: they can
-    /// be read when it returns.
+    /// be read when it returns. May be interrupted.
     fn append(&self, at: u64, bytes: &[u8]) -> io::Result<usize>;
 
     /// Fills `out` with the bytes from `at` on and says how many there were: fewer only at the end.

@@ -1,0 +1,131 @@
+//! Reading one record: from a write buffer, the page cache or the device, and verified.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::core::Core;
+use super::face::{Place, Read, ReadMode, Row, TierState};
+use super::hooks::Record;
+use super::record::{self, Header};
+use super::segment::Segment;
+
+/// What was found at a place.
+enum Loaded {
+    /// This many bytes are in the buffer.
+    Bytes(usize),
+    WouldBlock,
+    Gone,
+}
+
+impl Core {
+    /// Reads a record; see [`super::Dry::read`].
+    pub(super) fn read(&self, place: Place, hint: usize, key: &[u8], mode: ReadMode, buffer: &mut Vec<u8>) -> Read {
+        let Some(segment) = self.live_segment(place) else { return Read::Gone };
+        let read = match self.read_record(&segment, place, hint, mode, buffer) {
+            Ok(Ok(header)) if buffer[header.key()] == *key => {
+                self.counters.reads.fetch_add(1, Relaxed);
+                let bytes = header.record_bytes() as u32;
+                return Read::Hit { facts: header.facts, value: header.value(), bytes };
+            }
+            Ok(Ok(_)) => Read::OtherKey,
+            Ok(Err(missed)) => missed,
+            Err(error) => Read::Error(error),
+        };
+        match &read {
+            Read::WouldBlock => self.counters.would_block.fetch_add(1, Relaxed),
+            Read::Corrupt => self.counters.corrupt.fetch_add(1, Relaxed),
+            Read::Error(_) => self.counters.io_errors.fetch_add(1, Relaxed),
+            _ => 0,
+        };
+        read
+    }
+
+    /// The version of the record at a place; see [`super::Dry::record_version`].
+    pub(super) fn record_version(&self, place: Place) -> Option<u64> {
+        let segment = self.live_segment(place)?;
+        let mut buffer = Vec::new();
+        let header = self.read_record(&segment, place, 0, ReadMode::Blocking, &mut buffer).ok()?.ok()?;
+        Some(header.facts.version)
+    }
+
+    fn live_segment(&self, place: Place) -> Option<std::sync::Arc<Segment>> {
+        if place.segment < self.state.flush_segment() || self.tier_state() == TierState::Failed {
+            return None;
+        }
+        self.table.get(place.segment)
+    }
+
+    /// Reads and verifies a record, which lies at the buffer's start then.
+    fn read_record(
+        &self,
+        segment: &Segment,
+        place: Place,
+        hint: usize,
+        mode: ReadMode,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Result<Header, Read>> {
+        let bytes_max =
+            (self.limits.segment_bytes.max(segment.written()) - place.byte().min(segment.written())) as usize;
+        let mut wanted = if hint == 0 { record::READ_BYTES } else { hint.clamp(record::HEADER_BYTES, bytes_max) };
+        loop {
+            let loaded = match self.load_bytes(segment, place, wanted, mode, buffer)? {
+                Loaded::Bytes(bytes) => bytes,
+                Loaded::WouldBlock => return Ok(Err(Read::WouldBlock)),
+                Loaded::Gone => return Ok(Err(Read::Gone)),
+            };
+            let Some(header) = Header::parse(&buffer[..loaded]) else { return Ok(Err(Read::Corrupt)) };
+            let bytes = header.record_bytes();
+            if bytes <= loaded || header.value().end <= loaded {
+                let sound = header.verify(&buffer[..loaded], self.salt, place);
+                // Parsed again: the own CAS may have come with the second read.
+                return Ok(if sound { Ok(header) } else { Err(Read::Corrupt) });
+            }
+            // A record cannot reach over its segment's end: then its lengths are rotten, as they
+            // are when the second read ends early.
+            if bytes <= wanted || bytes > bytes_max {
+                return Ok(Err(Read::Corrupt));
+            }
+            wanted = bytes;
+        }
+    }
+
+    fn load_bytes(
+        &self,
+        segment: &Segment,
+        place: Place,
+        wanted: usize,
+        mode: ReadMode,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Loaded> {
+        if place.byte() >= segment.written() {
+            let whole = |bytes: &[u8]| Header::parse(bytes).map_or(wanted, |header| header.record_bytes());
+            if let Some(bytes) = self.writer.copy_buffered(segment.id, place.byte(), whole, buffer) {
+                return Ok(Loaded::Bytes(bytes));
+            }
+            // It was written in between, else it never existed.
+            if place.byte() >= segment.written() {
+                return Ok(Loaded::Gone);
+            }
+        }
+        let Some(file) = segment.file() else { return Ok(Loaded::Gone) };
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let out = &mut buffer[..wanted];
+        match mode {
+            ReadMode::Blocking => Ok(Loaded::Bytes(file.read_range(place.byte(), out)?)),
+            ReadMode::Cached => Ok(file.read_cached(place.byte(), out)?.map_or(Loaded::WouldBlock, Loaded::Bytes)),
+        }
+    }
+}
+
+/// Reads the whole record of a row.
+pub(super) fn whole_record<'b>(
+    core: &Core,
+    segment: &Segment,
+    row: &Row,
+    buffer: &'b mut Vec<u8>,
+) -> Option<Record<'b>> {
+    let header = core.read_record(segment, row.place, row.bytes as usize, ReadMode::Blocking, buffer).ok()?.ok()?;
+    Some(Record { facts: header.facts, key: &buffer[header.key()], value: &buffer[header.value()] })
+}

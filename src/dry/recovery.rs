@@ -1,0 +1,213 @@
+//! Starting on a folder: is what it holds trusted, and if so, which records live.
+//!
+//! ```text
+//! open   lock ─ format ─ state ─ which restart was it? ─┬─ trusted: read the journal, mark in use,
+//!                                                       │           fold the kills, drop freed segments
+//!                                                       └─ not: set aside, new state
+//! load   rows of every segment − killed − expired − flushed ─▶ the caller's index
+//! ```
+//! The mark "in use" is on the device before anything else changes: whatever happens next, a later start
+//! does not take this run's traces for those of a clean stop.
+
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use super::config::{DryConfig, Durability, SEGMENTS_MIN};
+use super::core::{Core, Limits, Parts};
+use super::dead::{self, Dead};
+use super::error::DryError;
+use super::face::{Place, SEGMENT_BITS, Start};
+use super::folder::{self, Folder, Sync};
+use super::journal::{self, Journal};
+use super::keeper;
+use super::segment::{Segment, SegmentTable};
+use super::state::{Boot, Fields, State};
+use super::store::{LocalStore, SegmentStore};
+use crate::clock::{Clock, UnixSeconds};
+
+/// How far the wall clock may be behind the last run's before times are no longer believed.
+const CLOCK_SLACK_S: UnixSeconds = 5;
+/// File descriptors left to everything else when the limit is raised.
+const OTHER_FILES: u64 = 1024;
+
+/// Puts another store in front of the local one, in tests.
+pub(super) type WrapStore<'a> = &'a dyn Fn(Arc<dyn SegmentStore>) -> Arc<dyn SegmentStore>;
+
+/// What the folder turned out to be.
+enum Found {
+    New,
+    Trusted(Fields, Vec<Place>),
+    NotTrusted(Option<Fields>, String),
+}
+
+/// Opens a folder; see [`super::Dry::open`].
+pub(super) fn open(
+    config: &DryConfig,
+    clock: Arc<Clock>,
+    boot: Boot,
+    wrap: WrapStore<'_>,
+) -> Result<(Core, Start), DryError> {
+    let folder = Arc::new(Folder::open(&config.folder)?);
+    let store = wrap(Arc::new(LocalStore::new(Arc::clone(&folder))));
+    let limits = limits(config);
+    let failed = |tried: &'static str| {
+        let folder = Arc::clone(&folder);
+        move |error: io::Error| DryError::io(tried, folder.path(), error)
+    };
+    let (mut fields, kills, start) = match find(&folder, config, &boot).map_err(failed("read state of"))? {
+        Found::New => (fresh(None).map_err(failed("make a seed for"))?, Vec::new(), Start::New),
+        Found::NotTrusted(old, why) => {
+            tracing::warn!(folder = %folder.path().display(), why, "the dry tier starts empty, its content is set aside");
+            folder.set_aside().map_err(failed("set aside the content of"))?;
+            (fresh(old).map_err(failed("make a seed for"))?, Vec::new(), Start::SetAside(why))
+        }
+        Found::Trusted(fields, kills) => {
+            let start = if fields.clean { Start::Clean } else { Start::Recovered };
+            (fields, kills, start)
+        }
+    };
+    let names = folder.list().map_err(failed("list"))?;
+    let mut ids = store.list().map_err(failed("list"))?;
+    ids.retain(|id| (1..1 << SEGMENT_BITS).contains(id));
+    ids.sort_unstable();
+    let dead_ids: Vec<u32> = names.iter().filter_map(|name| dead::segment_of(name)).collect();
+    if limits.power && !fields.power && !fields.clean {
+        // That run only had them in the page cache, and this one will be believed after a loss of power.
+        sync_content(&folder, &names).map_err(failed("sync the content of"))?;
+    }
+    let used = ids.iter().chain(&dead_ids).copied().chain(kills.iter().map(|kill| kill.segment)).max();
+    fields.next_segment = fields.next_segment.max(used.map_or(1, |id| id + 1));
+    take_over(&mut fields, boot, limits.power, &clock);
+    let state = State::start(&folder, fields).map_err(failed("write state of"))?;
+
+    let mut gone: Vec<u32> = ids.iter().copied().filter(|id| *id < fields.flush_segment).collect();
+    let sync = Sync::of(limits.power);
+    for kills in kills.chunk_by(|one, other| one.segment == other.segment) {
+        let segment = kills[0].segment;
+        let (offsets, freed) = keeper::split(kills);
+        if freed {
+            gone.push(segment);
+        } else if ids.binary_search(&segment).is_ok() {
+            Dead::merge(&folder, segment, &offsets, false, sync).map_err(failed("fold kills in"))?;
+        }
+    }
+    for segment in &gone {
+        store.delete(*segment).map_err(failed("delete a freed segment in"))?;
+    }
+    ids.retain(|id| !gone.contains(id));
+    folder.sync().map_err(failed("sync"))?;
+    let orphans = dead_ids.iter().filter(|id| ids.binary_search(id).is_err()).map(|id| dead::file_name(*id));
+    let temporary = names.iter().filter(|name| folder::is_content(name) && name.ends_with(".tmp")).cloned();
+    for name in orphans.chain(temporary) {
+        folder.remove(&name).map_err(failed("clean up"))?;
+    }
+    let journal = Journal::start(&folder, fields.uuid, config.journal_size.0, limits.power)
+        .map_err(failed("make the kill journal in"))?;
+
+    let expected = (limits.size / limits.segment_bytes) as usize + ids.len();
+    raise_file_limit(expected as u64);
+    let table = SegmentTable::new(expected, &ids);
+    for id in ids {
+        let file = store.open(id).map_err(failed("open a segment in"))?;
+        let bytes = file.bytes().map_err(failed("open a segment in"))?;
+        if bytes == 0 || !table.insert(Arc::new(Segment::found(id, file, bytes))) {
+            store.delete(id).map_err(failed("delete a segment in"))?;
+        }
+    }
+    Ok((Core::new(Parts { limits, clock, folder, store, state, journal, table }), start))
+}
+
+fn limits(config: &DryConfig) -> Limits {
+    let segment_bytes = config.segment_bytes();
+    Limits {
+        size: config.size.0.max(SEGMENTS_MIN * segment_bytes),
+        segment_bytes,
+        ttl_s: u32::try_from(config.ttl.0.as_secs()).unwrap_or(u32::MAX),
+        queue_bytes: config.queue_bytes,
+        power: config.durability == Durability::Power,
+    }
+}
+
+fn find(folder: &Folder, config: &DryConfig, boot: &Boot) -> io::Result<Found> {
+    let fields = State::read(folder)?;
+    let Some(fields) = fields else {
+        let empty = !folder.list()?.iter().any(|name| folder::is_content(name));
+        return Ok(if empty { Found::New } else { Found::NotTrusted(None, "its state is missing or damaged".into()) });
+    };
+    if config.reset {
+        return Ok(Found::NotTrusted(Some(fields), "a reset was asked for".into()));
+    }
+    if let Err(why) = fields.judge(boot) {
+        return Ok(Found::NotTrusted(Some(fields), why.into()));
+    }
+    Ok(match journal::recover(folder, fields.uuid)? {
+        Ok(kills) => Found::Trusted(fields, kills),
+        Err(journal::Damaged(why)) => {
+            Found::NotTrusted(Some(fields), format!("its kill journal cannot be believed: {why}"))
+        }
+    })
+}
+
+/// A new store. Versions go on from the old one, so that no client sees a CAS unique twice.
+fn fresh(old: Option<Fields>) -> io::Result<Fields> {
+    let mut bytes = [0; 24];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    let old = old.unwrap_or_default();
+    Ok(Fields {
+        uuid: word(0),
+        seed: [word(8), word(16)],
+        incarnation: old.incarnation,
+        versions_reserved: old.versions_reserved.max(old.flush_version),
+        // A flush that is due empties an empty folder, and one that is not must still come.
+        flush_deadline: old.flush_deadline,
+        clean: true,
+        ..Fields::default()
+    })
+}
+
+/// Makes the numbers those of this run.
+fn take_over(fields: &mut Fields, boot: Boot, power: bool, clock: &Clock) {
+    let now = clock.now();
+    if now.saturating_add(CLOCK_SLACK_S) < fields.wall {
+        tracing::warn!(behind_s = fields.wall - now, "the clock went back: dry items with an exptime are dropped");
+        fields.untimed_segment = fields.next_segment;
+        fields.wall = now;
+    }
+    fields.wall = fields.wall.max(now);
+    if fields.flush_deadline != 0 && fields.flush_deadline <= fields.wall {
+        tracing::info!("a delayed flush_all came due while the tier was down: everything is flushed");
+        fields.flush_version = fields.flush_version.max(fields.versions_reserved).max(clock.now_us());
+        fields.flush_segment = fields.next_segment;
+        fields.flush_deadline = 0;
+    }
+    fields.boot = boot;
+    fields.power = power;
+    fields.clean = false;
+    fields.incarnation += 1;
+}
+
+/// Writes all of the folder's content to the device.
+pub(super) fn sync_content(folder: &Folder, names: &[String]) -> io::Result<()> {
+    for name in names.iter().filter(|name| folder::is_content(name)) {
+        match folder.open_file(name) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // Freed in between.
+            Err(error) => return Err(error),
+        }
+    }
+    folder.sync()
+}
+
+/// Every segment keeps its file open: raises the process's soft limit as far as it may.
+fn raise_file_limit(segments: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = segments + OTHER_FILES;
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        if setrlimit(Resource::Nofile, limit).is_err() || limit.current < Some(wanted) {
+            tracing::warn!(wanted, "the limit of open files may be too low for this dry tier");
+        }
+    }
+}
