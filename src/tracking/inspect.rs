@@ -42,12 +42,13 @@ pub fn keys(dir: &Path, out: &mut dyn Write) -> Result<u64, InspectError> {
     write_keys(&SledTracker::open_existing(dir)?, out)
 }
 
-/// Writes what is known about one key, for people. Tells whether there is such a key.
+/// Writes what is known about one key, for people. Tells whether there is such a key. It may be
+/// written as [`keys`] prints it, unless there is a key that really is called so.
 ///
 /// # Errors
 /// As [`keys`].
 pub fn show(dir: &Path, key: &[u8], out: &mut dyn Write) -> Result<bool, InspectError> {
-    write_key(&SledTracker::open_existing(dir)?, key, out)
+    write_key_in_either_form(&SledTracker::open_existing(dir)?, key, out)
 }
 
 /// Writes a summary of the catalogue, and the totals per tier, for people.
@@ -83,6 +84,20 @@ fn write_keys(tracker: &dyn Tracker, out: &mut dyn Write) -> Result<u64, Inspect
     }
     out.flush()?;
     Ok(seen.len() as u64)
+}
+
+fn write_key_in_either_form(
+    tracker: &dyn Tracker,
+    key: &[u8],
+    out: &mut dyn Write,
+) -> Result<bool, InspectError> {
+    if write_key(tracker, key, out)? {
+        return Ok(true);
+    }
+    match uri_decoded(key) {
+        decoded if decoded != key => write_key(tracker, &decoded, out),
+        _ => Ok(false),
+    }
 }
 
 fn write_key(tracker: &dyn Tracker, key: &[u8], out: &mut dyn Write) -> Result<bool, InspectError> {
@@ -217,6 +232,26 @@ impl fmt::Display for UriEncoded<'_> {
     }
 }
 
+/// The bytes that [`UriEncoded`] wrote; a `%` without two hex digits stands for itself.
+fn uri_decoded(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    bytes
+}
+
 /// A time as `2026-09-21 14:13:20 UTC`.
 struct Utc(UnixSeconds);
 
@@ -320,6 +355,25 @@ mod tests {
         );
         let none = text(|tracker, out| assert!(!write_key(tracker, b"twic", out).unwrap()));
         assert_eq!(none, "");
+    }
+
+    // A key can be copied from the listing, whatever bytes it has.
+    #[test]
+    fn a_key_is_found_as_it_is_listed() {
+        for written in ["a key", "a%20key", "b\n", "b%0A", "b%0a"] {
+            let found = text(|tracker, out| {
+                assert!(write_key_in_either_form(tracker, written.as_bytes(), out).unwrap());
+            });
+            assert!(
+                found.starts_with("key          a%20key\n") || found.contains("b%0A"),
+                "{found}"
+            );
+        }
+        for bytes in [&b"%"[..], b"%4", b"%zz", b"100%", b"\xff\0 ~", b""] {
+            let encoded = UriEncoded(bytes).to_string();
+            assert_eq!(uri_decoded(encoded.as_bytes()), bytes);
+        }
+        assert_eq!(uri_decoded(b"%4%zz%"), b"%4%zz%");
     }
 
     #[test]

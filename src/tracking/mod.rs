@@ -12,6 +12,23 @@
 //! totals, once a minute ───────────┘   batches               └─ read offline by `inspect`
 //! ```
 //!
+//! How it is tied to the dry tier:
+//!
+//! ```text
+//! let open = tracking::opener(&config.tracking, folder);              // None: tracking is off
+//! let worker = TrackingWorker::start(Start {
+//!     store: hash_key(dry.seed(), b"tracking"),
+//!     live: dry.segments(),                                           // and its unfinished ones
+//!     rows: config.tracking.rows, open, resend: |segment| dry.resend(segment),
+//! })?;
+//! dry.set_on_sealed(|sealed| pack its rows, then handle.sealed(..) or handle.unreadable(..));
+//! dry.set_on_freed(|segment| handle.freed(segment));
+//! dry.load(..);
+//! ...
+//! after the drain:  handle.flush(timeout);  dry.close(..);            // seals the open segment
+//!                   worker.close(timeout);
+//! ```
+//!
 //! Rows are written when a segment is sealed and are gone when it is freed. Between the two, a
 //! record that was overwritten or deleted keeps its row: kills are the dry tier's own business.
 
@@ -33,7 +50,9 @@ use std::path::{Path, PathBuf};
 pub use self::catalogue::{SegmentEntry, Total, Totals};
 pub use self::config::{Backend, TrackingConfig};
 pub use self::rows::{Chunk, PackedRows, RowPacker, RowsError, TrackedRow};
-pub use self::worker::{Lag, Sealed, Start, TrackingHandle, TrackingStats, TrackingWorker};
+pub use self::worker::{
+    Lag, Open, Rebuild, Resend, Sealed, Start, TrackingHandle, TrackingStats, TrackingWorker,
+};
 
 /// Names what one dry folder holds, so that a mirror of something else is never taken for it: after
 /// a folder's content was set aside, its successor may count segments from the start again. For
@@ -159,21 +178,17 @@ impl TrackError {
     }
 }
 
-/// Opens the configured backend of the dry tier in `dry_folder`; none with tracking off.
-///
-/// What cannot be opened because it is damaged is set aside and begun anew.
-///
-/// # Errors
-/// When the folder is locked by another process, or cannot be created or written.
-pub fn open(
-    config: &TrackingConfig,
-    dry_folder: &Path,
-) -> Result<Option<Box<dyn Tracker>>, TrackError> {
+/// What opens the configured backend beside the dry tier in `dry_folder`; none with tracking off.
+/// A mirror that cannot be opened because it is damaged is set aside and begun anew.
+pub fn opener(config: &TrackingConfig, dry_folder: &Path) -> Option<Open> {
+    let folder = config.folder(dry_folder);
     match config.backend {
-        Backend::Off => Ok(None),
-        Backend::Sled => {
-            let tracker = sled::SledTracker::open_or_rebuild(&config.folder(dry_folder))?;
-            Ok(Some(Box::new(tracker)))
-        }
+        Backend::Off => None,
+        Backend::Sled => Some(Box::new(move |rebuild| {
+            Ok(Box::new(match rebuild {
+                Rebuild::No => sled::SledTracker::open_or_rebuild(&folder)?,
+                Rebuild::Yes => sled::SledTracker::rebuild(&folder)?,
+            }))
+        })),
     }
 }
