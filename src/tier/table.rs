@@ -15,8 +15,11 @@ use crate::memory::{WORD_BYTES, Words};
 
 /// Words in a slot.
 const SLOT_WORDS: usize = 2;
-/// Slots past the last home, for the last homes' overflow.
-const OVERFLOW_SLOTS: usize = 128;
+/// Slots past the last home, for the last homes' overflow: this part of all, so that growing makes
+/// room however the tags crowd…
+const OVERFLOW_PART: usize = 32;
+/// …and at least this many (a quarter of the smallest table).
+const OVERFLOW_SLOTS_MIN: usize = SLOTS_MIN / 4;
 /// Slots in the smallest table: one page.
 const SLOTS_MIN: usize = 4096 / (SLOT_WORDS * WORD_BYTES);
 /// Growth begins above this load, in tenths.
@@ -44,7 +47,7 @@ impl Table {
         let slots = slots.next_multiple_of(SLOTS_MIN);
         Ok(Table {
             words: Words::reserve(slots * SLOT_WORDS * WORD_BYTES)?,
-            homes: slots - OVERFLOW_SLOTS.min(slots / 4),
+            homes: slots - (slots / OVERFLOW_PART).max(OVERFLOW_SLOTS_MIN),
             len: 0,
         })
     }
@@ -259,7 +262,8 @@ mod tests {
                 if insert {
                     table.insert(slot(tag, number as u32)).unwrap();
                     model.insert((tag, number as u32));
-                } else if let Some((place, found)) = table.find(tag).next() {
+                } else if let Some(place) = table.first(tag) {
+                    let found = table.get(place).unwrap();
                     table.remove(place);
                     let address = found.location.address().unwrap();
                     prop_assert!(model.remove(&(tag, address.segment)));
