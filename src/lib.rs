@@ -3,13 +3,26 @@
 //! The modules in reading order, from what is nearest to the bytes on the wire down to the engines;
 //! imports run only downwards. `ARCHITECTURE.md` beside this file draws the whole.
 
+pub mod cli;
+
+pub mod app;
+pub mod shutdown;
+
+pub mod config;
+
+pub mod server;
+
 pub mod command;
+
 pub mod tier;
-pub mod ram;
+
 pub mod dry;
-pub mod metrics;
-pub mod entry;
+pub mod ram;
+pub mod tracking;
+
 pub mod clock;
+pub mod entry;
+pub mod memory;
+pub mod metrics;
 pub mod units;
 pub mod words;
-pub mod memory;
