@@ -222,13 +222,15 @@ impl Decoder {
         let parsed = match line {
             // memcached parses no line shorter than this, its end included.
             _ if consumed < classic::LINE_MIN => Parsed::reject(Reject::BadFormat),
-            [b'm', _] | [b'm', _, b' ', ..] => match meta::parse(line, &mut self.key_scratch) {
-                Ok(header) => meta::build(header, line, consumed, &self.key_scratch),
-                Err(refusal) => Parsed::Reject {
-                    reply: Some(refusal.reply),
-                    swallow: refusal.swallow,
-                },
-            },
+            [b'm', letter] | [b'm', letter, b' ', ..] if meta::LETTERS.contains(letter) => {
+                match meta::parse(line, &mut self.key_scratch) {
+                    Ok(header) => meta::build(header, line, consumed, &self.key_scratch),
+                    Err(refusal) => Parsed::Reject {
+                        reply: Some(refusal.reply),
+                        swallow: refusal.swallow,
+                    },
+                }
+            }
             _ => classic::parse(line, consumed),
         };
         match parsed {

@@ -15,6 +15,9 @@ use crate::request::{Arithmetic, Delete, Form, Inspect, MetaForm, Request, Retri
 use crate::store_header::{FormHeader, KeyScratch, MetaStoreHeader, StoreHeader};
 use flags::Flags;
 
+/// What may follow the `m` of a meta command.
+pub(crate) const LETTERS: &[u8; 6] = b"gsdane";
+
 /// A refused line, with the length of the body behind it.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -52,7 +55,7 @@ pub(crate) enum Command {
     Arithmetic { decrement: bool },
 }
 
-/// Reads a line that begins with `m` and one more letter.
+/// Reads a line that begins with `m` and one of [`LETTERS`].
 pub(crate) fn parse(line: &[u8], scratch: &mut KeyScratch) -> Result<MetaLine, Refusal> {
     let arguments = line.get(2..).unwrap_or_default();
     match line.get(1) {

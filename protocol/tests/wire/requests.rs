@@ -95,6 +95,7 @@ fn noreply_counts_as_the_last_token_only() {
             "set a 0 0 1 noreply\r\nx\r\n",
         ),
         ("foo noreply\r\n", "!"),
+        ("mx a noreply\r\n", "!"),
         ("touch a noreply\r\n", "!"),
         ("touch noreply\r\n", BAD),
         ("incr a x noreply\r\n", "!"),
@@ -265,6 +266,7 @@ fn http_closes_the_connection() {
             "mn\r\nPOST /x HTTP/1.0\r\n",
             "mn\r\n<HTTP request on a memcached port>",
         ),
+        ("mx / HTTP/1.1\r\n", "<HTTP request on a memcached port>"),
         ("get / HTTP/1.1\r\n", "get / HTTP/1.1\r\n"),
     ]);
 }
