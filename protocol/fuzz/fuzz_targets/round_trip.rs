@@ -1,0 +1,10 @@
+//! A request that was decoded and written anew is decoded to the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tiercache_protocol_fuzz::session::{check_round_trips, play};
+
+fuzz_target!(|input: &[u8]| {
+    check_round_trips(&play([input]).0);
+});
