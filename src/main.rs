@@ -1,7 +1,142 @@
 //! The program: reads the command line, then serves, inspects or prints.
 
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
+use clap::Parser;
+use tiercache::app::{self, background};
+use tiercache::cli::{Cli, Command, Flags};
+use tiercache::config::{self, Config, Layer, MEMCACHED_VERSION, Machine};
+use tracing_subscriber::EnvFilter;
+
+/// memcached's exit code for a command line that it does not understand.
+const EXIT_USAGE: u8 = 64;
+
+/// What `tiercache --version` says; the backends are those that this program was built with.
+const VERSION: &str = concat!(
+    "tiercache ",
+    env!("CARGO_PKG_VERSION"),
+    "\nhot: ram\ncold: ram\ndry: local\ntracking: sled"
+);
+
 fn main() -> ExitCode {
-    tiercache::app::main()
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // There is nowhere to tell that the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match cli.command {
+        None => serve(&cli.flags),
+        Some(Command::CheckConfig { file }) => check_config(&file),
+        Some(Command::PrintConfig(flags)) => print_config(&flags),
+        Some(Command::Keys { dir }) => keys(&dir),
+        Some(Command::Show { dir, key }) => show(&dir, &key),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tiercache: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
+    if flags.memcached_version {
+        println!("memcached {MEMCACHED_VERSION}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if flags.version {
+        println!("{VERSION}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if flags.license {
+        print!("{}", include_str!("../LICENSE"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (config, notices) = match read(flags) {
+        Ok(read) => read,
+        Err(error) => {
+            eprintln!("tiercache: {error:#}");
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    if !flags.daemon {
+        start_logging(config.process.verbosity);
+        app::run(&config, &notices, || {})?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match background::role() {
+        background::Role::Foreground => background::start(config.process.verbosity),
+        background::Role::Background => {
+            start_logging(config.process.verbosity);
+            background::detach()
+                .and_then(|()| app::run(&config, &notices, background::say_ready))
+                .inspect_err(background::say_failed)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The configuration that the flags and the file they name amount to.
+fn read(flags: &Flags) -> anyhow::Result<(Config, Vec<String>)> {
+    let written = flags.written().map_err(anyhow::Error::msg)?;
+    let config = config::load(flags.config.as_deref(), written.options, Machine::probe())?;
+    Ok((config, written.notices))
+}
+
+fn check_config(file: &Path) -> anyhow::Result<ExitCode> {
+    config::load(Some(file), Layer::default(), Machine::probe())?;
+    println!("{}: ok", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_config(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let (config, notices) = read(flags)?;
+    for notice in notices {
+        eprintln!("{notice}");
+    }
+    print!("{}", config.to_toml());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where tracking lies by default in a dry folder; the folder itself if it was named directly.
+fn tracking_folder(dir: &Path) -> PathBuf {
+    let inside = dir.join(tiercache::tracking::config::FOLDER_NAME);
+    if inside.is_dir() { inside } else { dir.to_owned() }
+}
+
+fn keys(dir: &Path) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    tiercache::tracking::inspect::keys(&tracking_folder(dir), &mut out)
+        .with_context(|| format!("list the keys in {}", dir.display()))?;
+    out.flush().context("write the list")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(dir: &Path, key: &str) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let found = tiercache::tracking::inspect::show(&tracking_folder(dir), key.as_bytes(), &mut out)
+        .with_context(|| format!("look the key up in {}", dir.display()))?;
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Logs to standard error: warnings and what the server does as a whole, more with each `-v`.
+/// `TIERCACHE_LOG` takes a filter such as `info,tiercache::dry=debug` instead.
+fn start_logging(verbosity: u32) {
+    let level = match verbosity {
+        0 => "info",
+        1 | 2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("TIERCACHE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tiercache={level}")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(verbosity > 0)
+        .init();
 }

@@ -225,7 +225,7 @@ fn server_config(
             server.requests_per_turn,
             defaults.turn_requests_max,
         )?,
-        value_bytes_max: item_size_max.as_usize(),
+        item_size_max: item_size_max.as_usize(),
     })
 }
 

@@ -25,8 +25,8 @@ pub struct ServerConfig {
     pub idle_timeout: Span,
     /// Requests that one connection may have answered before the others have their turn, `-R`.
     pub turn_requests_max: usize,
-    /// Largest value in bytes, known here because it bounds what a half received request may hold.
-    pub value_bytes_max: usize,
+    /// Largest item in bytes, `-I`, known here because it bounds what half a request may hold.
+    pub item_size_max: usize,
 }
 
 impl ServerConfig {
@@ -50,7 +50,7 @@ impl Default for ServerConfig {
             beyond_limit: BeyondLimit::Refuse,
             idle_timeout: Span::seconds(0),
             turn_requests_max: ServerConfig::TURN_REQUESTS_MAX,
-            value_bytes_max: 1 << 20,
+            item_size_max: 1 << 20,
         }
     }
 }

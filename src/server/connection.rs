@@ -59,7 +59,7 @@ enum After {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> io::Result<()> {
         let site = &self.worker.site;
-        let mut decoder = Decoder::with_item_size_max(site.config.value_bytes_max);
+        let mut decoder = Decoder::with_item_size_max(site.config.item_size_max);
         let mut input = Input::default();
         let mut holding = false;
         loop {
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                             Flow::Done => break,
                             Flow::Flush => self.send().await?,
                             Flow::Wait(wait) => {
-                                wait.wait().await;
+                                self.worker.waiter.wait(wait, &mut progress).await;
                                 self.worker.executor.borrow_mut().begin_batch();
                             }
                             Flow::Close => return Ok((After::End, None)),

@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 use crate::command::Shared;
 
 /// Counts the connections of the whole server.
-#[derive(Debug)]
 pub(super) struct Gate {
     connections_max: u64,
     shared: Arc<Shared>,
@@ -16,7 +15,6 @@ pub(super) struct Gate {
 }
 
 /// A connection's place; leaves when dropped.
-#[derive(Debug)]
 pub(super) struct Ticket(Arc<Gate>);
 
 impl Gate {

@@ -43,7 +43,6 @@ struct Entries {
 }
 
 /// Who holds how much.
-#[derive(Debug)]
 pub(super) struct Held {
     bytes_max: usize,
     entries: Mutex<Entries>,
@@ -51,9 +50,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// At least one value of the largest size always fits.
-    pub(super) fn new(value_bytes_max: usize, shared: Arc<Shared>) -> Held {
-        let bytes_max = HELD_BYTES_MAX.max(value_bytes_max.saturating_add(1 << 20));
+    /// At least one item of the largest size always fits.
+    pub(super) fn new(item_size_max: usize, shared: Arc<Shared>) -> Held {
+        let bytes_max = HELD_BYTES_MAX.max(item_size_max.saturating_add(1 << 20));
         Held { bytes_max, entries: Mutex::default(), shared }
     }
 

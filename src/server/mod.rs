@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
-pub use listener::{ListenError, Listeners};
+pub use listener::{ListenError, Listeners, Place, write_port_file};
 
 use crate::command::{Executor, Shared};
 use worker::Message;
@@ -45,7 +45,6 @@ const HANDOVER_QUEUE: usize = 256;
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// A running server.
-#[derive(Debug)]
 pub struct Server {
     stop: CancellationToken,
     acceptor: JoinHandle<()>,
@@ -65,7 +64,10 @@ impl Server {
         let stop = CancellationToken::new();
         let site = Arc::new(worker::Site::new(config, Arc::clone(shared)));
         let workers: Vec<_> = (0..config.threads)
-            .map(|number| worker::start(number, &site, Executor::new(Arc::clone(shared), number)))
+            .map(|number| {
+                let executor = || Executor::new(Arc::clone(shared), number);
+                worker::start(number, &site, [executor(), executor()])
+            })
             .collect::<io::Result<_>>()
             .map_err(ListenError::Thread)?;
         let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();

@@ -39,7 +39,7 @@ impl Site {
         Site {
             config: config.clone(),
             gate: Arc::new(Gate::new(config.max_connections, Arc::clone(&shared))),
-            held: Held::new(config.value_bytes_max, Arc::clone(&shared)),
+            held: Held::new(config.item_size_max, Arc::clone(&shared)),
             next_connection: AtomicU64::new(1),
             shared,
         }
@@ -54,7 +54,6 @@ pub(super) enum Socket {
 }
 
 /// What a worker is told.
-#[derive(Debug)]
 pub(super) enum Message {
     /// Serve this connection.
     Serve(Socket, Ticket),
@@ -90,6 +89,9 @@ pub(super) struct Client {
 pub(super) struct Worker {
     pub(super) site: Arc<Site>,
     pub(super) executor: RefCell<Executor>,
+    /// Waits for what blocks a request. Apart from `executor`, which the worker's other connections
+    /// borrow meanwhile.
+    pub(super) waiter: Executor,
     pub(super) buffers: Buffers,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     second: Cell<u32>,
@@ -101,17 +103,18 @@ pub(super) struct Worker {
 pub(super) fn start(
     number: usize,
     site: &Arc<Site>,
-    executor: Executor,
+    [executor, waiter]: [Executor; 2],
 ) -> io::Result<(mpsc::Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox) = mpsc::channel(HANDOVER_QUEUE);
     let site = Arc::clone(site);
-    // No timers: a worker's seconds come as messages, which keeps the clock out of each wake-up.
     let mut builder = Builder::new_current_thread();
-    builder.enable_io();
+    // A request that waits for dry has a deadline; everything else goes by the ticks.
+    builder.enable_io().enable_time();
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let worker = Rc::new(Worker {
             site,
             executor: RefCell::new(executor),
+            waiter,
             buffers: Buffers::default(),
             clients: RefCell::default(),
             second: Cell::new(0),

@@ -1,0 +1,170 @@
+//! Builds the parts bottom-up, runs them, and takes them down in the opposite order.
+//!
+//! ```text
+//!   bind ─▶ clock ─▶ dry ─▶ tracking hooks ─▶ cache (recovers) ─▶ command ─▶ server listens
+//!                                                                                │ stop
+//!   exit ◀─ dry closes clean ◀─ tracking ◀─ drain to dry ◀─ cache stops ◀─ server stops
+//! ```
+
+pub mod background;
+mod banner;
+mod process;
+mod progress;
+mod settings;
+mod tracking;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::clock::Clock;
+use crate::command::{Control, Shared, Stop};
+use crate::config::Config;
+use crate::dry::{Close, Dry};
+use crate::metrics::Metrics;
+use crate::server::{Listeners, Server, write_port_file};
+use crate::shutdown::Signals;
+use crate::tier::Cache;
+use progress::Progress;
+use tracking::Follower;
+
+/// Names the file that receives the ports, as memcached's tests expect it.
+const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
+
+/// Runs a server until it is told to stop. `ready` is called once clients are served.
+///
+/// # Errors
+/// What kept the server from starting, or from closing the dry tier cleanly.
+pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow::Result<()> {
+    let mut notices = notices.to_vec();
+    // Before any thread exists: identity and limits are per thread until then.
+    notices.extend(process::prepare(&config.process, config.server.max_connections)?);
+    let signals = Signals::watch()?;
+    let listeners = Listeners::bind(&config.server)?;
+    let places: Vec<_> = listeners.places().cloned().collect();
+    let parts = Parts::start(config)?;
+    if signals.stop.is_cancelled() {
+        return parts.close(config, Stop::Now);
+    }
+    let shared = parts.shared(config);
+    let server = Server::start(&config.server, listeners, &shared)?;
+    if let Some(path) = std::env::var_os(PORT_FILE_VARIABLE) {
+        write_port_file(Path::new(&path), &places).context("write the file of ports")?;
+    }
+    let pid_file = config.process.pid_file.as_deref().map(process::PidFile::write).transpose()?;
+    banner::print(config, &places, &parts, &notices);
+    ready();
+    let how = parts.wait_for_stop(&signals, &shared.control);
+    tracing::info!(?how, "stopping");
+    server.stop();
+    drop(shared);
+    let closed = parts.close(config, how);
+    drop(pid_file);
+    closed
+}
+
+/// The engines, without the server.
+struct Parts {
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    dry: Option<Arc<Dry>>,
+    cache: Arc<Cache>,
+    follower: Option<Follower>,
+    recovered: crate::tier::RecoverReport,
+}
+
+impl Parts {
+    fn start(config: &Config) -> anyhow::Result<Parts> {
+        let clock = Arc::new(Clock::system());
+        let metrics = Arc::new(Metrics::default());
+        let dry = match &config.dry {
+            Some(dry) => Some(Arc::new(open_dry(dry, &clock)?)),
+            None => None,
+        };
+        let hooks = dry.as_ref().and_then(|dry| tracking::Hooks::set(dry, &config.tracking));
+        let progress = Progress::new("recovering");
+        let (cache, recovered) = Cache::start(
+            config.tier.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            dry.clone(),
+            config.server.threads,
+            &|done, all, items| progress.show(done, all, &format_args!("{items} items")),
+        )?;
+        progress.end();
+        let follower = match (&dry, &config.dry, hooks) {
+            (Some(dry), Some(place), Some(hooks)) => {
+                Some(hooks.follow(dry, &place.folder, &config.tracking)?)
+            }
+            _ => None,
+        };
+        Ok(Parts { clock, metrics, dry, cache, follower, recovered })
+    }
+
+    fn shared(&self, config: &Config) -> Arc<Shared> {
+        let control = Control::default();
+        control.verbosity.store(config.process.verbosity, Relaxed);
+        Arc::new(Shared {
+            cache: Arc::clone(&self.cache),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            settings: settings::settings(config),
+            control,
+        })
+    }
+
+    /// Blocks until a signal or a command asks for a stop.
+    fn wait_for_stop(&self, signals: &Signals, control: &Control) -> Stop {
+        let mut next_totals = Instant::now();
+        loop {
+            let (signalled, commanded) = (signals.stop.is_cancelled(), control.stop.is_cancelled());
+            if signalled || commanded {
+                return if signalled { Stop::Graceful } else { control.how() };
+            }
+            if let Some(follower) = self.follower.as_ref().filter(|_| Instant::now() >= next_totals)
+            {
+                follower.totals(&self.cache, &self.metrics, &self.clock);
+                next_totals = Instant::now() + tracking::TOTALS_INTERVAL;
+            }
+            signals.wait(&control.stop, Duration::from_secs(1));
+        }
+    }
+
+    /// Moves RAM to dry as far as time allows and closes dry so that the next start trusts it.
+    fn close(self, config: &Config, how: Stop) -> anyhow::Result<()> {
+        self.cache.stop();
+        let Some(dry) = &self.dry else { return Ok(()) };
+        let deadline = Instant::now() + config.tier.drain_timeout.0;
+        if how == Stop::Graceful {
+            let progress = Progress::new("draining to dry");
+            let report =
+                self.cache.drain(deadline, &|done, all| progress.show(done, all, &"segments"));
+            progress.end();
+            tracing::info!(
+                copied_bytes = report.copied_bytes,
+                items_left = report.items_left,
+                "drained RAM to the dry tier"
+            );
+            if report.items_left > 0 || report.segments_left > 0 {
+                tracing::warn!(
+                    items = report.items_left,
+                    segments = report.segments_left,
+                    "not everything fitted into the drain timeout (--drain-timeout)"
+                );
+            }
+        }
+        if let Some(follower) = self.follower {
+            follower.totals(&self.cache, &self.metrics, &self.clock);
+            follower.close();
+        }
+        dry.close(Close::Clean).context("close the dry tier")
+    }
+}
+
+fn open_dry(config: &crate::dry::DryConfig, clock: &Arc<Clock>) -> anyhow::Result<Dry> {
+    Dry::open(config, Arc::clone(clock))
+        .with_context(|| format!("open the dry tier in {}", config.folder.display()))
+}
