@@ -1,14 +1,227 @@
 //! The differences from memcached that are meant: each with its bytes, its reason, and a test that it still differs.
 
-use super::endpoint::Answer;
-use super::script::Request;
+use tiercache_integration::server::Server;
+
+use super::MODERN;
+use super::endpoint::{self, Answer, Endpoint};
+use super::reply::Reply;
+use super::script::{Request, show};
+use super::show_answer;
+
+/// More would be another protocol.
+const DIFFERENCES_MAX: usize = 15;
+
+/// The memcached versions that a difference is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Versions {
+    All,
+    /// 1.6.32 and later.
+    Modern,
+    /// Before 1.6.32: tiercache speaks the protocol of 1.6.45, the difference is that version's age.
+    Old,
+}
+
+impl Versions {
+    fn contain(self, version: (u32, u32, u32)) -> bool {
+        match self {
+            Versions::All => true,
+            Versions::Modern => version >= MODERN,
+            Versions::Old => version < MODERN,
+        }
+    }
+}
+
+struct Difference {
+    versions: Versions,
+    reason: &'static str,
+    request: &'static str,
+    /// The replies to exactly this request; `*` stands for any text without a line end.
+    memcached: &'static str,
+    tiercache: &'static str,
+    /// True for any random request and its answers that differ for this reason and no other.
+    explains: fn(&Case) -> bool,
+}
+
+/// One request and the two answers to it.
+struct Case<'a> {
+    request: &'a [u8],
+    memcached: &'a [Reply],
+    tiercache: &'a [Reply],
+}
+
+const DIFFERENCES: &[Difference] = &[
+    Difference {
+        versions: Versions::All,
+        reason: "slab classes and item headers are memcached's own; tools only need the words",
+        request: "set known 0 0 1\r\n1\r\nme known\r\n",
+        memcached: "STORED\r\nME known exp=-1 la=0 cas=* fetch=no cls=1 size=*\r\n",
+        tiercache: "STORED\r\nME known exp=-1 la=0 cas=* fetch=no cls=* size=*\r\n",
+        // The comparison leaves these two words out.
+        explains: |_| false,
+    },
+    Difference {
+        versions: Versions::All,
+        reason: "memcached shows an expired item until its memory is reclaimed; to every other command it is gone",
+        request: "set known 0 -1 1\r\n1\r\nme known\r\n",
+        memcached: "STORED\r\nME known exp=-* la=* cas=* fetch=no cls=1 size=*\r\n",
+        tiercache: "STORED\r\nEN\r\n",
+        explains: |case| {
+            case.request.starts_with(b"me ")
+                && first_line(case.memcached)
+                    .windows(5)
+                    .any(|part| part == b"exp=-")
+                && first_line(case.tiercache) == b"EN"
+        },
+    },
+    Difference {
+        versions: Versions::Modern,
+        reason: "an error of a multi-get leaves a stray empty line that no client expects",
+        request: "get known KKKKKKKKKK\r\n",
+        memcached: "CLIENT_ERROR bad command line format\r\n\r\n",
+        tiercache: "CLIENT_ERROR bad command line format\r\n",
+        explains: |case| matches!(case.memcached, [error, stray] if stray.line.is_empty() && case.tiercache == [error.clone()]),
+    },
+    Difference {
+        versions: Versions::Modern,
+        reason: "libmemcached's conformance suite wants words behind the key refused, as 1.6.18 does",
+        request: "delete known 5\r\n",
+        memcached: "NOT_FOUND\r\n",
+        tiercache: "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
+        explains: |case| {
+            case.request.starts_with(b"delete ")
+                && first_line(case.tiercache)
+                    .starts_with(b"CLIENT_ERROR bad command line format.  Usage")
+                && matches!(first_line(case.memcached), b"NOT_FOUND" | b"DELETED")
+        },
+    },
+    Difference {
+        versions: Versions::Old,
+        reason: "what is refused is refused in other words, and the block of a refused store is read as a command",
+        request: "set known\r\n",
+        memcached: "ERROR\r\n",
+        tiercache: "CLIENT_ERROR bad command line format\r\n",
+        explains: |case| all_errors(case.memcached) && all_errors(case.tiercache),
+    },
+    Difference {
+        versions: Versions::Old,
+        reason: "spaces in front of a command were skipped",
+        request: " get known\r\n",
+        memcached: "END\r\n",
+        tiercache: "ERROR\r\n",
+        explains: |case| case.request.starts_with(b" ") && first_line(case.tiercache) == b"ERROR",
+    },
+    Difference {
+        versions: Versions::Old,
+        reason: "gat without a key was an empty multi-get",
+        request: "gat 0\r\n",
+        memcached: "END\r\n",
+        tiercache: "CLIENT_ERROR bad command line format\r\n",
+        explains: |case| {
+            case.request.starts_with(b"gat 0\r\n") || case.request.starts_with(b"gat 0\n")
+        },
+    },
+    Difference {
+        versions: Versions::Old,
+        reason: "an exptime beyond 32 bits was cut off instead of refused",
+        request: "touch known 99999999999\r\n",
+        memcached: "NOT_FOUND\r\n",
+        tiercache: "CLIENT_ERROR invalid exptime argument\r\n",
+        explains: |case| {
+            case.request.windows(12).any(|part| part == b" 99999999999")
+                && first_line(case.tiercache) == b"CLIENT_ERROR invalid exptime argument"
+        },
+    },
+    Difference {
+        versions: Versions::Old,
+        reason: "a quiet ma that created its item was not quiet",
+        request: "ma known D5 q N0 v\r\n",
+        memcached: "VA 1\r\n0\r\n",
+        tiercache: "",
+        explains: |case| {
+            case.request.starts_with(b"ma ")
+                && case.tiercache.is_empty()
+                && first_line(case.memcached).starts_with(b"VA ")
+        },
+    },
+];
 
 /// True when the two answers differ only as the list allows.
 pub fn explains(
-    _request: &Request,
-    _cas_values: &[u64],
-    _memcached: &Answer,
-    _tiercache: &Answer,
+    version: (u32, u32, u32),
+    request: &Request,
+    cas_values: &[u64],
+    memcached: &Answer,
+    tiercache: &Answer,
 ) -> bool {
-    false
+    let bytes = request.bytes(cas_values);
+    let case = Case {
+        request: &bytes,
+        memcached: &memcached.replies,
+        tiercache: &tiercache.replies,
+    };
+    memcached.end == tiercache.end
+        && DIFFERENCES
+            .iter()
+            .any(|difference| difference.versions.contain(version) && (difference.explains)(&case))
+}
+
+// A difference that is gone must leave the list; a new one needs a reason.
+#[test]
+fn known_differences_still_differ() {
+    assert!(DIFFERENCES.len() <= DIFFERENCES_MAX);
+    let memcached = Server::memcached(super::MEMCACHED_ARGUMENTS);
+    let tiercache = Server::tiercache(&[]);
+    let version = memcached.version();
+    for difference in DIFFERENCES
+        .iter()
+        .filter(|difference| difference.versions.contain(version))
+    {
+        let request = difference.request.replace("KKKKKKKKKK", &"K".repeat(251));
+        for (server, expected) in [
+            (&memcached, difference.memcached),
+            (&tiercache, difference.tiercache),
+        ] {
+            let mut endpoint = Endpoint::new(server);
+            endpoint.send(request.as_bytes(), &[]);
+            endpoint.send(endpoint::mark(), &[]);
+            let answer = endpoint.answer();
+            let got = super::bytes_of(&answer);
+            assert!(
+                fits(&String::from_utf8_lossy(&got), expected),
+                "{}: {} expected {expected:?}, got {}",
+                difference.reason,
+                show(request.as_bytes()),
+                show_answer(&answer)
+            );
+        }
+    }
+}
+
+fn first_line(replies: &[Reply]) -> &[u8] {
+    replies.first().map_or(b"", |reply| &reply.line)
+}
+
+fn all_errors(replies: &[Reply]) -> bool {
+    replies
+        .iter()
+        .all(|reply| reply.line.starts_with(b"CLIENT_ERROR") || reply.line == b"ERROR")
+}
+
+/// True when `text` is `pattern` with some text in place of every `*`.
+fn fits(text: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    for part in parts {
+        // The shortest fill; enough for patterns whose parts begin with a space or a line end.
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        if rest[..at].contains('\n') {
+            return false;
+        }
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty()
 }

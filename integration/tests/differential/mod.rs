@@ -74,6 +74,7 @@ fn compare(left: &Server, right: &Server) {
         endpoints: [Endpoint::new(left), Endpoint::new(right)],
         names: CasNames::default(),
         coverage: Coverage::default(),
+        version: left.version(),
         accepted: 0,
         held_back: None,
     };
@@ -134,6 +135,7 @@ struct Run<'a> {
     endpoints: [Endpoint<'a>; 2],
     names: CasNames,
     coverage: Coverage,
+    version: (u32, u32, u32),
     accepted: u64,
     /// A request that must start the next pipeline.
     held_back: Option<Request>,
@@ -240,7 +242,7 @@ impl Run<'_> {
             return Ok(());
         }
         if let [request] = group
-            && known::explains(request, self.names.values(0), left, right)
+            && known::explains(self.version, request, self.names.values(0), left, right)
         {
             self.accepted += 1;
             return Ok(());
@@ -288,11 +290,16 @@ impl Run<'_> {
 }
 
 fn show_answer(answer: &Answer) -> String {
+    format!("{} {:?}", show(&bytes_of(answer)), answer.end)
+}
+
+/// The replies as they came.
+fn bytes_of(answer: &Answer) -> Vec<u8> {
     let mut bytes = Vec::new();
     for reply in &answer.replies {
         bytes.extend_from_slice(&reply.line);
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(reply.data.as_deref().unwrap_or_default());
     }
-    format!("{} {:?}", show(&bytes), answer.end)
+    bytes
 }
