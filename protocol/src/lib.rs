@@ -45,6 +45,7 @@ pub mod encode;
 mod lexer;
 mod meta;
 mod number;
+mod parsed;
 mod store_header;
 
 pub use decoder::{CloseReason, Decoded, Decoder};

@@ -1,11 +1,12 @@
 //! Commands about the server, and lines that are no command at all.
 
 use super::{looks_like_http, reject_unless};
-use crate::decoder::{CloseReason, Parsed};
+use crate::decoder::CloseReason;
 use crate::error::Reject;
 use crate::exptime::Exptime;
 use crate::lexer::{has_noreply, token, trimmed};
 use crate::number::{parse_i32, parse_u32};
+use crate::parsed::Parsed;
 use crate::request::{Admin, Request, Shutdown};
 
 /// Unlike the commands on items, these may have spaces in front.

@@ -3,14 +3,14 @@
 mod admin;
 pub(crate) mod storage;
 
-use crate::decoder::{Parsed, classic_form};
 use crate::error::Reject;
 use crate::exptime::Exptime;
 use crate::key::Keys;
 use crate::lexer::{has_noreply, keys_fit, last_token, token, trimmed};
 use crate::limits::KEY_MAX;
 use crate::number::{parse_i32, parse_u64};
-use crate::request::{Admin, Arithmetic, Delete, Get, Request, StoreMode, Touch};
+use crate::parsed::Parsed;
+use crate::request::{Admin, Arithmetic, Delete, Form, Get, Request, StoreMode, Touch};
 use memchr::memchr;
 use nom::Parser;
 use storage::Cas;
@@ -113,7 +113,7 @@ fn delete<'a>(line: &'a [u8], arguments: &'a [u8]) -> Parsed<'a> {
         invalidate: false,
         touch: None,
         clear: false,
-        form: classic_form(noreply),
+        form: Form::Classic { noreply },
     }))
 }
 
@@ -137,7 +137,7 @@ fn arithmetic<'a>(line: &'a [u8], arguments: &'a [u8], decrement: bool) -> Parse
         touch: None,
         compare: None,
         new_cas: None,
-        form: classic_form(noreply),
+        form: Form::Classic { noreply },
     }))
 }
 
@@ -157,7 +157,7 @@ fn touch<'a>(line: &'a [u8], arguments: &'a [u8]) -> Parsed<'a> {
     Parsed::Request(Request::Touch(Touch {
         key,
         exptime,
-        form: classic_form(noreply),
+        form: Form::Classic { noreply },
     }))
 }
 

@@ -1,11 +1,11 @@
 //! Headers of `set`, `add`, `replace`, `append`, `prepend` and `cas`.
 
-use crate::decoder::Parsed;
 use crate::error::Reject;
 use crate::exptime::Exptime;
 use crate::lexer::{Span, has_noreply, token};
 use crate::limits::{KEY_MAX, VALUE_LEN_MAX};
 use crate::number::{parse_client_flags, parse_exptime, parse_i32, parse_u64};
+use crate::parsed::Parsed;
 use crate::request::StoreMode;
 use crate::store_header::{FormHeader, StoreHeader};
 use memchr::memchr;

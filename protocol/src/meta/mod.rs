@@ -7,10 +7,10 @@ mod flags;
 
 use crate::base64;
 use crate::classic;
-use crate::decoder::Parsed;
 use crate::error::Reject;
 use crate::lexer::{Span, token};
 use crate::limits::KEY_MAX;
+use crate::parsed::Parsed;
 use crate::request::{Arithmetic, Delete, Form, Inspect, MetaForm, Request, Retrieve, StoreMode};
 use crate::store_header::{FormHeader, KeyScratch, MetaStoreHeader, StoreHeader};
 use flags::Flags;

@@ -1,13 +1,11 @@
 //! Every bound at its value, one below and one above.
 
-use crate::session::{Event, VALUE_MAX, check, play, transcript};
+use crate::session::{BAD, Event, VALUE_MAX, check, play, transcript};
 use tiercache_protocol::limits::{
     GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY_MAX, LINE_MAX, META_TOKENS_MAX,
     OPAQUE_MAX, VALUE_LEN_MAX,
 };
 use tiercache_protocol::{Decoded, Decoder, Reject};
-
-const BAD: &str = "CLIENT_ERROR bad command line format\r\n";
 
 /// The three lengths around a bound.
 fn around(bound: usize) -> [(usize, bool); 3] {

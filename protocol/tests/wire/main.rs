@@ -1,8 +1,10 @@
 //! Bytes in, bytes out: what the crate makes of the wire, without a server.
 
+mod answers;
+mod classic;
 mod limits;
+mod meta;
 mod replies;
-mod requests;
 mod session;
 mod soup;
 mod splits;

@@ -6,6 +6,9 @@ use tiercache_protocol::{Decoded, DecodedReply, Decoder, ReplyDecoder, Request, 
 /// Largest value of the sessions, in bytes.
 pub const VALUE_MAX: usize = 1000;
 
+/// The commonest error.
+pub const BAD: &str = "CLIENT_ERROR bad command line format\r\n";
+
 /// What a decoder yielded, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

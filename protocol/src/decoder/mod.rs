@@ -14,16 +14,18 @@
 //! No byte is searched for a line end twice, no header is parsed twice, and nothing is allocated.
 //! What is yielded depends on the bytes alone, never on how they were split.
 
+mod long_get;
+
 use crate::classic;
 use crate::error::Reject;
 use crate::exptime::Exptime;
 use crate::key::Keys;
-use crate::lexer::keys_fit;
 use crate::limits::{GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY_MAX, LINE_MAX};
 use crate::meta;
-use crate::request::{Form, Get, Request};
+use crate::parsed::Parsed;
+use crate::request::{Get, Request};
 use crate::store_header::{KeyScratch, StoreHeader};
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memchr2};
 
 /// The decoder of one connection. Small: what it remembers is the header of a store whose value is
 /// still to come, and a base64 key.
@@ -133,28 +135,6 @@ enum State {
     },
     /// Within a `get` line that was refused.
     SkipLine,
-}
-
-/// What a command line says.
-pub(crate) enum Parsed<'a> {
-    Request(Request<'a>),
-    Store(StoreHeader),
-    /// Refused, with this many bytes of a body behind it.
-    Reject {
-        reply: Option<Reject>,
-        swallow: usize,
-    },
-    Close(CloseReason),
-}
-
-impl Parsed<'_> {
-    /// Refused with an answer, and no body follows.
-    pub(crate) const fn reject(reply: Reject) -> Self {
-        Self::Reject {
-            reply: Some(reply),
-            swallow: 0,
-        }
-    }
 }
 
 impl Decoder {
@@ -267,36 +247,6 @@ impl Decoder {
         }
     }
 
-    /// The window holds no line end.
-    #[cold]
-    fn without_line_end<'a>(&'a mut self, buf_len: usize, window: &'a [u8]) -> Decoded<'a> {
-        self.seen = window.len();
-        if window.len() > LINE_MAX && !may_be_long(window) {
-            return Decoded::Close {
-                reason: CloseReason::LineTooLong,
-            };
-        }
-        if buf_len < GET_LINE_WHOLE_MAX {
-            return Decoded::More { total: None };
-        }
-        self.seen = 0;
-        match classic::parse_get_front(window) {
-            Ok((keys, touch, with_cas)) if !Keys::new(keys).is_empty() => {
-                self.state = State::GetRest { touch, with_cas };
-                self.get_part(window.len() - keys.len(), keys)
-            }
-            front => {
-                self.state = State::SkipLine;
-                let reply = Some(front.err().unwrap_or(Reject::BadFormat));
-                Decoded::Reject {
-                    reply,
-                    consumed: window.len(),
-                    key_to_delete: None,
-                }
-            }
-        }
-    }
-
     /// Goes on within a request.
     #[cold]
     fn resume<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
@@ -330,75 +280,6 @@ impl Decoder {
                 }
                 skip(end.map_or(buf.len(), |end| end + 1))
             }
-        }
-    }
-
-    /// A further part of a long `get` line.
-    fn get_rest<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
-        let State::GetRest { touch, with_cas } = self.state else {
-            return Decoded::More { total: None };
-        };
-        let window = &buf[..buf.len().min(GET_LINE_WHOLE_MAX)];
-        let new = window.get(self.seen..).unwrap_or_default();
-        let Some(end) = memchr(b'\n', new).map(|more| self.seen + more) else {
-            if window.len() < GET_LINE_WHOLE_MAX {
-                self.seen = window.len();
-                return Decoded::More { total: None };
-            }
-            self.seen = 0;
-            return self.get_part(0, window);
-        };
-        self.seen = 0;
-        self.state = State::Line;
-        let line = without_cr(&window[..end]);
-        if !keys_fit(line) {
-            let reply = Some(Reject::BadFormat);
-            return Decoded::Reject {
-                reply,
-                consumed: end + 1,
-                key_to_delete: None,
-            };
-        }
-        let get = Get {
-            keys: Keys::new(line),
-            touch,
-            with_cas,
-            last: true,
-        };
-        Decoded::Request {
-            request: Request::Get(get),
-            consumed: end + 1,
-        }
-    }
-
-    /// Yields the whole keys at the front of `keys`, which starts at `offset` and whose last key
-    /// may go on behind it.
-    fn get_part<'a>(&mut self, offset: usize, keys: &'a [u8]) -> Decoded<'a> {
-        let cut = memrchr(b' ', keys);
-        let (whole, tail) = keys.split_at(cut.map_or(0, |space| space + 1));
-        // The last byte may belong to the line end.
-        if without_cr(tail).len() > KEY_MAX || !keys_fit(whole) {
-            self.state = State::SkipLine;
-            let consumed = offset + keys.len();
-            let reply = Some(Reject::BadFormat);
-            return Decoded::Reject {
-                reply,
-                consumed,
-                key_to_delete: None,
-            };
-        }
-        let State::GetRest { touch, with_cas } = self.state else {
-            return Decoded::More { total: None };
-        };
-        let get = Get {
-            keys: Keys::new(whole),
-            touch,
-            with_cas,
-            last: false,
-        };
-        Decoded::Request {
-            request: Request::Get(get),
-            consumed: offset + whole.len(),
         }
     }
 }
@@ -462,10 +343,4 @@ fn may_be_long(line: &[u8]) -> bool {
 #[inline]
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// A classic form.
-#[inline]
-pub(crate) const fn classic_form<'a>(noreply: bool) -> Form<'a> {
-    Form::Classic { noreply }
 }
