@@ -337,7 +337,7 @@ impl Cache {
         patience: Patience,
     ) -> Result<(), NoRoom> {
         match head.hot {
-            Some(number) if words <= self.arena.room(number) => Ok(()),
+            Some(number) if words <= self.arena.room(number) && !self.needs_run(words) => Ok(()),
             _ => self.open_for(head, words, patience),
         }
     }
@@ -346,7 +346,7 @@ impl Cache {
     fn open_for(&self, head: &mut Head, words: usize, patience: Patience) -> Result<(), NoRoom> {
         let kind = self.admit(words);
         let segment_words = self.arena.segment_words();
-        if words > segment_words / 2 {
+        if self.needs_run(words) {
             if let Some((number, _)) = head.run.take() {
                 if self.arena.room(number) >= words {
                     head.run = Some((number, kind));
@@ -372,10 +372,16 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether an item of `words` gets segments of its own.
+    #[inline]
+    pub(super) fn needs_run(&self, words: usize) -> bool {
+        words > self.arena.segment_words() / 2
+    }
+
     /// Takes `words` that [`Cache::ensure_room`] has promised.
     #[inline]
     pub(super) fn append(&self, head: &mut Head, words: usize) -> Appended {
-        if words > self.arena.segment_words() / 2 {
+        if self.needs_run(words) {
             let (number, kind) = head.run.take().expect("ensure_room opened a run");
             let address = self.arena.append(number, words as u32);
             return Appended {

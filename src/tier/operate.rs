@@ -382,9 +382,9 @@ impl Cache {
                         marks: new.marks,
                     };
                     let needed = item::item_words(&facts, key.len(), value_len);
-                    let half = self.arena.segment_words() / 2;
-                    let prepared = words
-                        .is_some_and(|words| needed <= words && (needed > half) == (words > half));
+                    let prepared = words.is_some_and(|words| {
+                        needed <= words && self.needs_run(needed) == self.needs_run(words)
+                    });
                     let Some(head) = head.as_mut().filter(|_| prepared) else {
                         words = Some(needed);
                         continue;
