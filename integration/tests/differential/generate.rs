@@ -61,6 +61,11 @@ impl Generator {
         }
     }
 
+    /// All keys of the epoch.
+    pub fn keys(&self) -> impl Iterator<Item = String> {
+        (0..KEYS_PER_EPOCH).map(|number| format!("{}:{number}", self.epoch))
+    }
+
     pub fn key(&mut self) -> Vec<u8> {
         let number = self.random.below(KEYS_PER_EPOCH);
         format!("{}:{number}", self.epoch).into_bytes()

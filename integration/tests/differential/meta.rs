@@ -19,6 +19,7 @@ pub fn request(generator: &mut Generator) -> Request {
 
 fn debug(generator: &mut Generator) -> Request {
     let mut request = Request::new("me");
+    request.alone = true;
     let key = generator.key();
     request.push("me ").push(&key);
     generator.end_line(&mut request);

@@ -29,6 +29,8 @@ use script::{Ending, Request, show};
 /// Commands per epoch, and the time that they may take: less than the shortest exptime less one tick of a clock.
 const EPOCH_COMMANDS: u64 = 250;
 const EPOCH_TIME_MAX: Duration = Duration::from_millis(1500);
+/// Earlier steps on the same keys that the report of a difference shows.
+const STEPS_SHOWN_MAX: usize = 8;
 /// How often an epoch that took too long is played again before its difference counts.
 const EPOCH_TRIES_MAX: u32 = 5;
 /// Kinds of difference that one run reports before it stops, and differences in all.
@@ -77,6 +79,7 @@ fn compare(left: &Server, right: &Server) {
         version: left.version(),
         accepted: 0,
         held_back: None,
+        story: Vec::new(),
     };
     run.skip_small_cas_values();
     let mut seeds = Random::new(seed);
@@ -139,6 +142,34 @@ struct Run<'a> {
     accepted: u64,
     /// A request that must start the next pipeline.
     held_back: Option<Request>,
+    /// What this epoch sent and got, for the report of a difference.
+    story: Vec<Step>,
+}
+
+/// One or more requests that were answered alike.
+struct Step {
+    sent: Vec<Vec<u8>>,
+    answer: Answer,
+}
+
+impl Step {
+    /// The requests that name one of `keys` or touch all of them, and the answer.
+    fn about(&self, keys: &[Vec<u8>]) -> Option<String> {
+        let names = |request: &&Vec<u8>| {
+            request.starts_with(b"flush_all") || keys.iter().any(|key| contains(request, key))
+        };
+        let sent: Vec<String> = self
+            .sent
+            .iter()
+            .filter(names)
+            .map(|request| show(request))
+            .collect();
+        (!sent.is_empty()).then(|| format!("{} -> {}", sent.join(" "), show_answer(&self.answer)))
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 impl Run<'_> {
@@ -154,6 +185,7 @@ impl Run<'_> {
 
     fn epoch(&mut self, generator: &mut Generator) -> Result<(), Difference> {
         self.held_back = None;
+        self.story.clear();
         let mut sent = 0;
         while sent < EPOCH_COMMANDS {
             let length = generator.random.pick(&[1, 1, 2, 3, 8, 20]);
@@ -179,7 +211,9 @@ impl Run<'_> {
             let closes = request.ending == Ending::Closes;
             self.coverage.request(&request);
             match groups.last_mut() {
-                Some(group) if !marks_between => group.push(request),
+                Some(group) if !marks_between && !request.alone && !group[0].alone => {
+                    group.push(request)
+                }
                 _ => groups.push(vec![request]),
             }
             if closes {
@@ -239,6 +273,11 @@ impl Run<'_> {
                 .all(|(left, right)| reply::same(&mut self.names, left, right));
         if same {
             self.learn(generator, group, left);
+            let values = self.names.values(0);
+            self.story.push(Step {
+                sent: group.iter().map(|request| request.bytes(values)).collect(),
+                answer: left.clone(),
+            });
             return Ok(());
         }
         if let [request] = group
@@ -266,12 +305,43 @@ impl Run<'_> {
                 coverage::kind(right)
             ),
             text: format!(
-                "sent {}\n  memcached {}\n  tiercache {}",
+                "{}sent {}\n  memcached {}\n  tiercache {}",
+                self.earlier(generator, group),
                 sent.join("\n       "),
                 show_answer(left),
                 show_answer(right)
             ),
         })
+    }
+
+    /// The last steps of the epoch that named a key of `group`, one a line.
+    fn earlier(&self, generator: &Generator, group: &[Request]) -> String {
+        let sent: Vec<u8> = group
+            .iter()
+            .flat_map(|request| request.bytes(self.names.values(0)))
+            .collect();
+        // A key in both its spellings is one key.
+        let keys: Vec<Vec<u8>> = generator
+            .keys()
+            .map(|key| {
+                [
+                    key.clone().into_bytes(),
+                    meta::base64(key.as_bytes()).into_bytes(),
+                ]
+            })
+            .filter(|spellings| spellings.iter().any(|key| contains(&sent, key)))
+            .flatten()
+            .collect();
+        let steps: Vec<String> = self
+            .story
+            .iter()
+            .filter_map(|step| step.about(&keys))
+            .collect();
+        let from = steps.len().saturating_sub(STEPS_SHOWN_MAX);
+        steps[from..]
+            .iter()
+            .map(|step| format!("after {step}\n  "))
+            .collect()
     }
 
     /// Later requests may use the CAS value that this reply told.

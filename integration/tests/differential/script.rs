@@ -29,6 +29,8 @@ pub struct Request {
     pub ending: Ending,
     /// Sent only after all earlier replies were read: memcached's answer depends on replies that are still under way.
     pub fresh: bool,
+    /// Has a mark before and after it in every pipeline, because its answer may be a known difference.
+    pub alone: bool,
     /// The key whose CAS the reply tells, if it tells one.
     pub key: Option<Vec<u8>>,
 }
@@ -42,6 +44,7 @@ impl Request {
             malformed: false,
             ending: Ending::Open,
             fresh: false,
+            alone: false,
             key: None,
         }
     }
