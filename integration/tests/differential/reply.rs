@@ -151,8 +151,10 @@ fn seconds<'a>(word: &'a [u8], name_length: usize, value: &[u8]) -> Word<'a> {
     let parsed = std::str::from_utf8(value)
         .ok()
         .and_then(|text| text.parse().ok());
-    parsed.map_or(Word::Exact(word), |seconds| {
-        Word::Seconds(&word[..name_length], seconds)
+    parsed.map_or(Word::Exact(word), |seconds: i64| {
+        // memcached prints the time since an expiry as an unsigned number: a known difference.
+        let wrapped = seconds > i64::from(i32::MAX) && seconds <= i64::from(u32::MAX);
+        Word::Seconds(&word[..name_length], if wrapped { 0 } else { seconds })
     })
 }
 
