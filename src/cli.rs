@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{Cold, Dry, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking};
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
@@ -22,7 +23,7 @@ pub use unbuilt::UnbuiltFlags;
 #[derive(Debug, Parser)]
 #[command(
     name = "tiercache",
-    before_help = concat!("memcached ", "1.6.45"),
+    before_help = format!("memcached {MEMCACHED_VERSION}"),
     disable_help_flag = true,
     disable_version_flag = true,
     disable_help_subcommand = true,
@@ -189,9 +190,6 @@ pub struct Flags {
     /// Without effect: there are no slabs
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
-    /// Keep statistics per key prefix up to this character (as after `stats detail on`)
-    #[arg(short = 'D', value_name = "CHAR")]
-    pub prefix_delimiter: Option<char>,
     /// Worker threads [default: one per core]
     #[arg(short = 't', long, value_name = "NUM", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
@@ -216,7 +214,7 @@ pub struct Flags {
     /// Refuse commands that list keys
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
-    /// Refuse the command watch
+    /// Refuse the command watch (which is not built yet, so it is always refused)
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
     /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS
@@ -315,9 +313,7 @@ impl Flags {
                 cas: off(self.disable_cas),
                 flush_all: off(self.disable_flush_all),
                 dump: off(self.disable_dumping),
-                watch: off(self.disable_watch),
                 shutdown: on(self.enable_shutdown),
-                prefix_delimiter: self.prefix_delimiter,
                 verbosity: Some(u32::from(self.verbose)).filter(|&level| level > 0),
                 user: self.user.clone(),
                 pid_file: self.pidfile.clone(),

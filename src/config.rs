@@ -53,12 +53,8 @@ pub struct Commands {
     pub flush_all: bool,
     /// Commands that list keys. Default on.
     pub dump: bool,
-    /// `watch`. Default on.
-    pub watch: bool,
     /// `shutdown`. Default off.
     pub shutdown: bool,
-    /// Ends a key's prefix in `stats detail`, which is on from the start if this is set.
-    pub prefix_delimiter: Option<char>,
 }
 
 /// The process itself.

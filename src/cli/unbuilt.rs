@@ -16,6 +16,8 @@ pub struct UnbuiltFlags {
     memory_file: Option<String>,
     #[arg(short = 'N', long, hide = true)]
     napi_ids: Option<String>,
+    #[arg(short = 'D', hide = true)]
+    prefix_delimiter: Option<String>,
     #[arg(long, hide = true)]
     pub(super) hot: Option<String>,
     #[arg(long, hide = true)]
@@ -47,7 +49,7 @@ impl UnbuiltFlags {
     /// Says which flag was given and why it is refused.
     pub(super) fn refuse(&self) -> Result<(), String> {
         let pool = |place: &Option<String>| place.as_ref().is_some_and(|place| place != "ram");
-        let later = "is not built yet";
+        let later = "not built yet";
         let flags = [
             (self.enable_ssl, "-Z", "encrypted connections: not built yet"),
             (self.enable_sasl, "-S", "SASL belongs to the binary protocol: not built yet"),
@@ -62,6 +64,7 @@ impl UnbuiltFlags {
                 "-N",
                 "connections are dealt to the workers in turn, not by NAPI id",
             ),
+            (self.prefix_delimiter.is_some(), "-D", "statistics per key prefix: not built yet"),
             (pool(&self.hot), "--hot", "only ram is built"),
             (pool(&self.cold), "--cold", "only ram is built"),
             (self.cold_sharing.is_some(), "--cold-sharing", later),

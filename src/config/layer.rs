@@ -156,12 +156,10 @@ section! {
         flush_all: bool,
         /// Commands that list keys allowed; `-X` turns them off.
         dump: bool,
-        /// `watch` allowed; `-W` turns it off.
-        watch: bool,
         /// `shutdown` allowed; `-A`.
         shutdown: bool,
         /// Statistics per key prefix, up to this character; `-D`.
-        prefix_delimiter: char,
+        prefix_delimiter: NotBuilt,
         /// 0 to 3; `-v`.
         verbosity: u32,
         /// Whom to become when started as root; `-u`.
@@ -235,11 +233,12 @@ impl Layer {
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 8] = [
+    pub const NOT_BUILT: [&str; 9] = [
         "cold.sharing",
         "cold.fresh",
         "dry.spool",
         "tracking.url",
+        "server.prefix_delimiter",
         "server.tls",
         "server.auth",
         "admin.listen",

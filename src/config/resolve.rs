@@ -37,7 +37,7 @@ fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigE
 pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigError> {
     let Layer { memory, hot, cold, dry, tracking, server, .. } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, machine)?;
-    let commands = commands(&server)?;
+    let commands = commands(&server);
     let process = process(&server)?;
     Ok(Config {
         server: server_config(server, machine, tier.item_size_max)?,
@@ -242,18 +242,13 @@ fn addresses(texts: &[String], port: Option<u16>) -> Result<Vec<Address>, Config
     Ok(addresses)
 }
 
-fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
-    if server.prefix_delimiter.is_some_and(|delimiter| !delimiter.is_ascii_graphic()) {
-        return refuse("server.prefix_delimiter", "must be a printable ASCII character");
-    }
-    Ok(Commands {
+fn commands(server: &layer::Server) -> Commands {
+    Commands {
         cas: server.cas.unwrap_or(true),
         flush_all: server.flush_all.unwrap_or(true),
         dump: server.dump.unwrap_or(true),
-        watch: server.watch.unwrap_or(true),
         shutdown: server.shutdown.unwrap_or(false),
-        prefix_delimiter: server.prefix_delimiter,
-    })
+    }
 }
 
 fn process(server: &layer::Server) -> Result<Process, ConfigError> {

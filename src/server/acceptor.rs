@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::Socket;
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -97,9 +97,34 @@ impl Dealer {
     }
 }
 
+/// A listening socket of either kind, watched by the acceptor's runtime.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn watch(socket: Socket, place: &Place) -> io::Result<Listener> {
+        Ok(match place {
+            Place::Tcp(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Place::Unix(_) => Listener::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?),
+        })
+    }
+
+    /// The next connection, free to be watched by a worker's runtime.
+    async fn accept(&self) -> io::Result<worker::Socket> {
+        Ok(match self {
+            Listener::Tcp(listener) => worker::Socket::Tcp(listener.accept().await?.0.into_std()?),
+            Listener::Unix(listener) => {
+                worker::Socket::Unix(listener.accept().await?.0.into_std()?)
+            }
+        })
+    }
+}
+
 async fn accept_all(socket: Socket, place: Place, dealer: Rc<Dealer>) {
     let site = &dealer.site;
-    let listener = match AsyncFd::new(socket) {
+    let listener = match Listener::watch(socket, &place) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, %place, "watch a listener"),
     };
@@ -107,35 +132,20 @@ async fn accept_all(socket: Socket, place: Place, dealer: Rc<Dealer>) {
         if site.config.beyond_limit == BeyondLimit::Wait {
             site.gate.wait().await;
         }
-        let accepted = match listener.readable().await {
-            Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
-                Ok(accepted) => accepted,
-                Err(_not_ready) => continue,
-            },
-            Err(error) => return tracing::error!(%error, %place, "wait for connections"),
-        };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
             Err(error) => {
                 rest_after(&error, &place).await;
                 continue;
             }
         };
-        let Some(ticket) = site.gate.enter() else {
-            site.shared.metrics.server.rejected_connections.fetch_add(1, Relaxed);
-            // A new socket's send buffer takes this, or the client is gone.
-            let _ = socket.set_nonblocking(true).and_then(|()| socket.send(TOO_MANY));
-            continue;
-        };
-        if let Err(error) = socket.set_nonblocking(true) {
-            tracing::warn!(%error, "prepare a connection");
-            continue;
+        match site.gate.enter() {
+            Some(ticket) => dealer.deal(socket, ticket).await,
+            None => {
+                site.shared.metrics.server.rejected_connections.fetch_add(1, Relaxed);
+                socket.dismiss(TOO_MANY);
+            }
         }
-        let socket = match place {
-            Place::Tcp(_) => worker::Socket::Tcp(socket.into()),
-            Place::Unix(_) => worker::Socket::Unix(OwnedFd::from(socket).into()),
-        };
-        dealer.deal(socket, ticket).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -51,6 +51,16 @@ impl Site {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// Sends a short text and closes. A new socket takes it at once, unless its client is gone.
+    pub(super) fn dismiss(self, text: &[u8]) {
+        let _ = match self {
+            Socket::Tcp(mut stream) => stream.write(text),
+            Socket::Unix(mut stream) => stream.write(text),
+        };
+    }
 }
 
 /// What a worker is told.
