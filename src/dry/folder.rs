@@ -212,6 +212,11 @@ impl Sync {
     }
 }
 
+/// Whether an error says that there is no room left, which passes by itself.
+pub(super) fn disk_is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn list(dir: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {

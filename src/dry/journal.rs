@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::face::{OFFSET_BITS, Place};
-use super::folder::{Folder, Sync};
+use super::folder::{Folder, Sync, disk_is_full};
 use crate::memory::{WORD_BYTES, Words};
 
 /// Files of the ring: one in use, one being folded, two ready.
@@ -287,25 +288,42 @@ fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
 
 fn start_file(folder: &Folder, name: &str, uuid: u64, slots: usize, sync: Sync) -> io::Result<JournalFile> {
     let bytes = HEADER_BYTES + slots * WORD_BYTES;
-    if let Ok(file) = folder.open_file(name)
-        && file.metadata()?.len() == bytes as u64
-    {
-        let file = JournalFile { words: Words::map_file(&file, bytes)?, file };
-        if file.words[0].load(Relaxed) == MAGIC && file.words[1].load(Relaxed) == uuid {
-            blank(&file, sync)?;
-            return Ok(file);
+    // A new file rather than the old one emptied: that would make all of its pages resident.
+    match make_file(folder, name, uuid, bytes, sync) {
+        Err(error) if disk_is_full(&error) => {
+            let file = folder.open_file(name)?;
+            let old = JournalFile { words: Words::map_file(&file, bytes)?, file };
+            let is_ours = old.words[0].load(Relaxed) == MAGIC
+                && old.words[1].load(Relaxed) == uuid
+                && old.words[3].load(Relaxed) == bytes as u64;
+            if !is_ours {
+                return Err(error);
+            }
+            blank(&old, sync)?;
+            Ok(old)
         }
+        made => made,
     }
-    // Made beside and renamed, so that a file of that name always has its blocks and its header.
+}
+
+/// Makes a file beside and renames it: one of that name always has its blocks and its header.
+fn make_file(folder: &Folder, name: &str, uuid: u64, bytes: usize, sync: Sync) -> io::Result<JournalFile> {
     let temporary = format!("{name}.tmp");
     folder.remove(&temporary)?;
     let file = folder.create_file(&temporary)?;
     // With its blocks allocated a store can never meet a full disk. File systems without fallocate
     // get their blocks by being written to.
-    if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64).is_err() {
-        let zeros = vec![0; 64 << 10];
-        for at in (0..bytes).step_by(zeros.len()) {
-            file.write_all_at(&zeros[..zeros.len().min(bytes - at)], at as u64)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
+        Ok(()) => {}
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = vec![0; 64 << 10];
+            for at in (0..bytes).step_by(zeros.len()) {
+                file.write_all_at(&zeros[..zeros.len().min(bytes - at)], at as u64)?;
+            }
+        }
+        Err(error) => {
+            folder.remove(&temporary)?;
+            return Err(error.into());
         }
     }
     for (word, value) in [MAGIC, uuid, ACTIVE, bytes as u64].into_iter().enumerate() {

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::dead::Dead;
 use super::face::{Place, TierState};
-use super::folder::Sync;
+use super::folder::{Sync, disk_is_full};
 use super::journal::FREE_OFFSET;
-use super::writer::disk_is_full;
 
 /// How often the time is persisted and an idle buffer is written.
 const TICK: Duration = Duration::from_secs(1);
@@ -66,7 +65,7 @@ impl Core {
                 Err(error) if disk_is_full(&error) => {
                     // Room for kills is worth more than records.
                     tracing::warn!(%error, "the disk is full: a segment is freed to make room for kills");
-                    self.reclaimer.request(1);
+                    self.reclaimer.request();
                     return TICK;
                 }
                 Err(error) => {

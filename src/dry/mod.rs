@@ -302,9 +302,10 @@ impl Dry {
         self.core.record_version(place)
     }
 
-    /// Frees one segment soon because the caller's index is full.
+    /// Frees one segment soon because the caller's index is full. Calls that come before it is freed
+    /// count as one.
     pub fn reclaim_one(&self) {
-        self.core.reclaimer.request(1);
+        self.core.reclaimer.request();
     }
 
     /// How the tier is.

@@ -64,9 +64,11 @@ impl Core {
         mode: ReadMode,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Result<Header, Read>> {
-        let bytes_max =
-            (self.limits.segment_bytes.max(segment.written()) - place.byte().min(segment.written())) as usize;
-        let mut wanted = if hint == 0 { record::READ_BYTES } else { hint.clamp(record::HEADER_BYTES, bytes_max) };
+        // A record cannot reach over its segment's end.
+        let written = segment.written();
+        let bytes_max = (self.limits.segment_bytes.max(written) - place.byte().min(written)) as usize;
+        let hint = if hint == 0 { record::READ_BYTES } else { hint };
+        let mut wanted = hint.min(bytes_max).max(record::HEADER_BYTES);
         loop {
             let loaded = match self.load_bytes(segment, place, wanted, mode, buffer)? {
                 Loaded::Bytes(bytes) => bytes,
@@ -80,8 +82,7 @@ impl Core {
                 // Parsed again: the own CAS may have come with the second read.
                 return Ok(if sound { Ok(header) } else { Err(Read::Corrupt) });
             }
-            // A record cannot reach over its segment's end: then its lengths are rotten, as they
-            // are when the second read ends early.
+            // Its lengths are rotten if they reach beyond that, or beyond what a whole read found.
             if bytes <= wanted || bytes > bytes_max {
                 return Ok(Err(Read::Corrupt));
             }

@@ -25,8 +25,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// Segments of room that are kept: one for the records that reclaim itself reinserts, and two so that
 /// an append need not wait for reclaim.
 const SPARE_SEGMENTS: u64 = 3;
-/// Requests for a segment that may wait.
-const REQUESTS_MAX: u32 = 64;
 
 /// What the reclaim thread is asked for.
 #[derive(Debug, Default)]
@@ -44,8 +42,8 @@ pub(super) struct Reclaimer {
 struct Requests {
     /// Sealed segments that the tracking does not know yet: at most as many as there are segments.
     sealed: Vec<u32>,
-    /// Segments to free.
-    free: u32,
+    /// The owner's index is full, or the disk.
+    free_one: bool,
     awake: bool,
 }
 
@@ -68,10 +66,10 @@ impl Reclaimer {
         if is_reclaim { 0 } else { segment_bytes }
     }
 
-    /// Frees `segments` more, whatever the sizes say.
-    pub(super) fn request(&self, segments: u32) {
+    /// Frees one segment, whatever the sizes say. Requests that come before it is freed are one request.
+    pub(super) fn request(&self) {
         let mut requests = self.requests.lock();
-        requests.free = (requests.free + segments).min(REQUESTS_MAX);
+        requests.free_one = true;
         requests.awake = true;
         self.wake.notify_all();
     }
@@ -116,7 +114,7 @@ impl Core {
             } else {
                 self.tell_sealed(&requests.sealed);
                 if !ending && self.reclaimer.running.load(Relaxed) {
-                    self.reclaim(requests.free);
+                    self.reclaim(requests.free_one);
                 }
             }
             if ending {
@@ -132,7 +130,7 @@ impl Core {
         }
     }
 
-    fn reclaim(&self, wanted: u32) {
+    fn reclaim(&self, free_one: bool) {
         let found_dead = self.reclaimer.dead.swap(false, Relaxed);
         let flushed = self.state.flush_segment();
         let now = self.clock.now();
@@ -150,10 +148,9 @@ impl Core {
                 break;
             }
         }
-        for _ in 0..wanted {
-            if !self.go_on() || !self.free_one(Reason::Index) {
-                break;
-            }
+        if free_one && self.go_on() {
+            self.free_one(Reason::Index);
+            self.reclaimer.requests.lock().free_one = false;
         }
     }
 

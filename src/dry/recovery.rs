@@ -17,7 +17,7 @@ use super::core::{Core, Limits, Parts};
 use super::dead::{self, Dead};
 use super::error::DryError;
 use super::face::{Place, SEGMENT_BITS, Start};
-use super::folder::{self, Folder, Sync};
+use super::folder::{self, Folder, Sync, disk_is_full};
 use super::journal::{self, Journal};
 use super::keeper;
 use super::segment::{Segment, SegmentTable};
@@ -88,7 +88,11 @@ pub(super) fn open(
         if freed {
             gone.push(segment);
         } else if ids.binary_search(&segment).is_ok() {
-            Dead::merge(&folder, segment, &offsets, false, sync).map_err(failed("fold kills in"))?;
+            match Dead::merge(&folder, segment, &offsets, false, sync) {
+                // Without room for its kills the segment itself makes room.
+                Err(error) if disk_is_full(&error) => gone.push(segment),
+                merged => merged.map_err(failed("fold kills in"))?,
+            }
         }
     }
     for segment in &gone {

@@ -63,7 +63,8 @@ impl Visitor {
         let (file, id, end) = (file.as_ref(), segment.id, segment.written());
         let Some(footer) = self.footer(file, id, end)? else {
             let mut visit = Visit { scanned: true, ..Visit::default() };
-            self.scan(file, id, 0..end, &mut visit, each)?;
+            // A corrupt end is only a write that was cut short: an unfinished segment has one.
+            let _ = self.scan(file, id, 0..end, &mut visit, each)?;
             return Ok(visit);
         };
         let mut visit = Visit::default();
@@ -74,7 +75,8 @@ impl Visitor {
                 Some(bytes) => start = place.byte() + bytes as u64,
                 None => {
                     visit.scanned = true;
-                    self.scan(file, id, start..place.byte(), &mut visit, each)?;
+                    let end = self.scan(file, id, start..place.byte(), &mut visit, each)?;
+                    visit.corrupt += u64::from(end == ScanEnd::Corrupt);
                     start = place.byte();
                 }
             }
@@ -141,7 +143,7 @@ impl Visitor {
         Ok(Some(bytes))
     }
 
-    /// Visits the sound records of a range.
+    /// Visits the sound records of a range, and counts the corrupt runs that something sound follows.
     fn scan(
         &mut self,
         file: &dyn SegmentFile,
@@ -149,7 +151,7 @@ impl Visitor {
         range: std::ops::Range<u64>,
         visit: &mut Visit,
         each: &mut dyn FnMut(&Row, &[u8]),
-    ) -> io::Result<()> {
+    ) -> io::Result<ScanEnd> {
         let mut window = Window { start: range.start, filled: 0 };
         let mut at = range.start;
         let mut false_starts = 0;
@@ -177,25 +179,24 @@ impl Visitor {
                     visit.count(&row);
                     each(&row, key);
                     at += u64::from(row.bytes);
-                    in_corrupt_run = false;
+                    visit.corrupt += u64::from(std::mem::take(&mut in_corrupt_run));
                 }
                 Item::Table(bytes) => {
                     at += bytes as u64;
-                    in_corrupt_run = false;
+                    visit.corrupt += u64::from(std::mem::take(&mut in_corrupt_run));
                 }
-                Item::Footer => return Ok(()),
+                Item::Footer => break,
                 other => {
-                    visit.corrupt += u64::from(!in_corrupt_run);
                     in_corrupt_run = true;
                     false_starts += u32::from(matches!(other, Item::FalseStart));
                     if false_starts > FALSE_STARTS_MAX {
-                        return Ok(());
+                        break;
                     }
                     at += u64::from(OFFSET_UNIT_BYTES);
                 }
             }
         }
-        Ok(())
+        Ok(if in_corrupt_run { ScanEnd::Corrupt } else { ScanEnd::Sound })
     }
 
     fn item_at(&mut self, file: &dyn SegmentFile, window: &mut Window, place: Place, end: u64) -> io::Result<Item> {
@@ -253,6 +254,13 @@ impl Visitor {
 struct Window {
     start: u64,
     filled: usize,
+}
+
+/// What a scan's range ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ScanEnd {
+    Sound,
+    Corrupt,
 }
 
 /// What a scan found at a place.

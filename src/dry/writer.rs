@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::core::{Core, Limits};
 use super::face::{Append, NewRecord, OFFSET_UNIT_BYTES, Place, Row, TierState};
-use super::folder::Sync;
+use super::folder::{Sync, disk_is_full};
 use super::footer::FooterBuilder;
 use super::record;
 use super::segment::Segment;
@@ -505,9 +505,4 @@ impl Core {
 enum Seals {
     Yes,
     No,
-}
-
-/// Whether an error says that there is no room left, which passes by itself.
-pub(super) fn disk_is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

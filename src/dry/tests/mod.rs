@@ -1,6 +1,7 @@
 //! Tests of the whole tier through its face, with a small index of the caller's in front of it.
 
 mod damage;
+mod kill_loop;
 mod limits;
 mod restart;
 
