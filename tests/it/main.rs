@@ -1,0 +1,8 @@
+//! Tests without outside services.
+
+mod command_line;
+mod config;
+mod connection;
+mod support;
+mod tidy;
+mod tiers;
