@@ -21,7 +21,7 @@ use crate::ram::{Address, Arena, SegmentKind};
 /// Segments that only the mover may open: without them it could not move anything.
 pub(super) const MOVER_RESERVE: u32 = 3;
 /// RAM limit from which the index has 256 shards instead of 64.
-const MANY_SHARDS_LIMIT_BYTES: u64 = 256 << 20;
+const MANY_SHARDS_LIMIT_BYTES: u64 = 32 << 20;
 /// Versions reserved ahead in the dry tier's state.
 const VERSIONS_RESERVED: u64 = 1 << 32;
 /// Smallest RAM limit that leaves room for the open segments.

@@ -1,16 +1,16 @@
 //! The index: hash to location, over RAM and dry, in independently locked shards.
 //!
-//! A key's hash picks its shard (high bits) and its tag (low 32 bits). The RAM slots of a tag are
+//! A key's hash picks its shard (high bits) and its tag (low 39 bits). The RAM slots of a tag are
 //! told apart by the keys of their items. Of dry slots a tag has **at most one** at any time: a
 //! second key with that tag kills the first one's copy. So whoever writes a key finds, by the tag
 //! alone and without I/O, everything below that it must kill; the price is that about one in
-//! 2^38 pairs of keys shares a copy's fate, which is a miss, never a wrong value.
+//! 2^47 pairs of keys shares a copy's fate, which is a miss, never a wrong value.
 
 use std::io;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::slot::{Slot, Tier};
+use super::slot::{Slot, Tag, Tier};
 use super::table::Table;
 use crate::entry::{HashSeed, hash_key};
 
@@ -84,7 +84,7 @@ impl Shard {
 
     /// The place of the slot with this tag and location.
     #[inline]
-    pub fn at_location(&self, tag: u32, location: super::slot::Location) -> Option<(usize, Slot)> {
+    pub fn at_location(&self, tag: Tag, location: super::slot::Location) -> Option<(usize, Slot)> {
         self.table
             .find(tag)
             .find(|(_, slot)| slot.location == location)
@@ -92,7 +92,7 @@ impl Shard {
 
     /// The dry slot of a tag.
     #[inline]
-    pub fn dry(&self, tag: u32) -> Option<(usize, Slot)> {
+    pub fn dry(&self, tag: Tag) -> Option<(usize, Slot)> {
         self.table
             .find(tag)
             .find(|(_, slot)| slot.location.is_dry())
@@ -106,8 +106,8 @@ pub struct KeyHash(pub u64);
 impl KeyHash {
     /// The part that tells keys of one shard apart.
     #[inline]
-    pub fn tag(self) -> u32 {
-        self.0 as u32
+    pub fn tag(self) -> Tag {
+        Tag::of_hash(self.0)
     }
 }
 

@@ -1,11 +1,11 @@
 //! One index slot: which item, until when, and where it lies.
 //!
 //! ```text
-//! first word    tag (32) | exptime (32)
-//! second word   kind (2) | hits (2) | hot, cold: segment (22) word (17)
-//!                                   | dry: segment (28) offset / 8 (23), size class (9)
+//! first word     tag (high 32) | exptime (32)
+//! second word    0 1 tag (low 7) hits (2) cold (1) -(13) segment (22) word (17)       in RAM
+//!                1 hit (1) tag (low 7) size class (4) segment (28) offset / 8 (23)     in dry
 //! ```
-//! A zero second word is an empty slot. The second word without its hit bits is the item's
+//! A zero second word is an empty slot. The second word without its tag and hit bits is the item's
 //! *location*: whoever moves an item may install the result only if the location is unchanged.
 
 use crate::clock::UnixSeconds;
@@ -43,19 +43,43 @@ impl From<SegmentKind> for Tier {
     }
 }
 
-/// Most hits that a slot counts.
+/// Most hits that a slot in RAM counts; one in dry counts one.
 pub const HITS_MAX: u8 = 3;
 
-const KIND_SHIFT: u32 = 62;
-const HITS_SHIFT: u32 = 60;
-const HITS_MASK: u64 = 3 << HITS_SHIFT;
+const DRY: u64 = 1 << 63;
+const DRY_HIT: u64 = 1 << 62;
+const RAM: u64 = 1 << 62;
+const RAM_HITS_SHIFT: u32 = 53;
+const RAM_HITS: u64 = 3 << RAM_HITS_SHIFT;
+const RAM_COLD: u64 = 1 << 52;
+const TAG_SHIFT: u32 = 55;
+const TAG: u64 = (1 << Tag::LOW_BITS) - 1 << TAG_SHIFT;
+const SIZE_CLASS_SHIFT: u32 = 51;
+const SIZE_CLASS_MAX: u64 = 15;
+/// Bytes of the smallest size class; each further one is twice as large.
+const SIZE_CLASS_BYTES: u32 = 64;
 
-const HOT: u64 = 1;
-const COLD: u64 = 2;
-const DRY: u64 = 3;
+/// The part of a key's hash that tells the items of a shard apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(u64);
 
-const SIZE_CLASS_BITS: u32 = 9;
-const OFFSET_BITS: u32 = 23;
+impl Tag {
+    const LOW_BITS: u32 = 7;
+    /// Bits of a tag.
+    pub const BITS: u32 = 32 + Tag::LOW_BITS;
+
+    /// The tag in the low bits of a hash.
+    #[inline]
+    pub fn of_hash(hash: u64) -> Tag {
+        Tag(hash & ((1 << Tag::BITS) - 1))
+    }
+
+    /// The bits that order the slots.
+    #[inline]
+    pub fn high(self) -> u32 {
+        (self.0 >> Tag::LOW_BITS) as u32
+    }
+}
 
 /// Where an item lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +90,8 @@ pub struct Location(u64);
 pub enum Whereabouts {
     /// In a RAM segment of this tier.
     Ram(SegmentKind, Address),
-    /// In a dry segment, with at least the record's length in bytes (at most 1/16 more).
+    /// In a dry segment, with a bound of the record's length in bytes: the power of two that is
+    /// not below it, at most 2 MiB.
     Dry(Place, u32),
 }
 
@@ -74,41 +99,35 @@ impl Location {
     /// In RAM.
     #[inline]
     pub fn ram(kind: SegmentKind, address: Address) -> Location {
-        let tier = match kind {
-            SegmentKind::Hot => HOT,
-            SegmentKind::Cold => COLD,
+        let cold = if kind == SegmentKind::Cold {
+            RAM_COLD
+        } else {
+            0
         };
         Location(
-            tier << KIND_SHIFT
-                | u64::from(address.segment) << Address::WORD_BITS
-                | u64::from(address.word),
+            RAM | cold | u64::from(address.segment) << Address::WORD_BITS | u64::from(address.word),
         )
     }
 
     /// In a dry segment; `bytes` is the record's length.
     pub fn dry(place: Place, bytes: u32) -> Location {
-        Location(
-            DRY << KIND_SHIFT
-                | u64::from(place.segment) << (OFFSET_BITS + SIZE_CLASS_BITS)
-                | u64::from(place.offset) << SIZE_CLASS_BITS
-                | u64::from(size_class(bytes)),
-        )
+        Location(DRY | size_class(bytes) << SIZE_CLASS_SHIFT | place.to_bits())
     }
 
     /// The tier.
     #[inline]
     pub fn tier(self) -> Tier {
-        match self.0 >> KIND_SHIFT {
-            HOT => Tier::Hot,
-            COLD => Tier::Cold,
-            _ => Tier::Dry,
+        match (self.is_dry(), self.0 & RAM_COLD != 0) {
+            (true, _) => Tier::Dry,
+            (false, true) => Tier::Cold,
+            (false, false) => Tier::Hot,
         }
     }
 
     /// Whether it is in a dry segment.
     #[inline]
     pub fn is_dry(self) -> bool {
-        self.0 >> KIND_SHIFT == DRY
+        self.0 & DRY != 0
     }
 
     /// The address, if it is in RAM.
@@ -126,19 +145,13 @@ impl Location {
             (Some(address), Tier::Cold) => Whereabouts::Ram(SegmentKind::Cold, address),
             (Some(address), _) => Whereabouts::Ram(SegmentKind::Hot, address),
             (None, _) => {
-                let place = Place {
-                    segment: (self.0 >> (OFFSET_BITS + SIZE_CLASS_BITS)) as u32 & ((1 << 28) - 1),
-                    offset: (self.0 >> SIZE_CLASS_BITS) as u32 & ((1 << OFFSET_BITS) - 1),
-                };
-                Whereabouts::Dry(
-                    place,
-                    class_bytes(self.0 as u32 & ((1 << SIZE_CLASS_BITS) - 1)),
-                )
+                let class = self.0 >> SIZE_CLASS_SHIFT & SIZE_CLASS_MAX;
+                Whereabouts::Dry(Place::from_bits(self.0), SIZE_CLASS_BYTES << class)
             }
         }
     }
 
-    /// The dry place and the upper bound of the record's length, if it is dry.
+    /// The dry place and the bound of the record's length, if it is dry.
     pub fn place(self) -> Option<(Place, u32)> {
         match self.whereabouts() {
             Whereabouts::Dry(place, bytes) => Some((place, bytes)),
@@ -147,38 +160,22 @@ impl Location {
     }
 }
 
-/// Five bits of exponent and four of mantissa: the smallest such number that is not below `bytes`,
-/// counted in units of 8 bytes.
-fn size_class(bytes: u32) -> u32 {
-    let units = bytes.div_ceil(8);
-    if units < 16 {
-        return units;
-    }
-    let exponent = 31 - units.leading_zeros() - 4;
-    let mantissa = (units - 1) >> exponent;
-    // A carry out of the mantissa moves into the exponent by itself.
-    ((exponent << 4) + mantissa + 1).min((1 << SIZE_CLASS_BITS) - 1)
-}
-
-fn class_bytes(class: u32) -> u32 {
-    if class < 16 {
-        return class * 8;
-    }
-    let exponent = (class - 16) >> 4;
-    let mantissa = ((class - 16) & 15) + 16;
-    (mantissa << exponent).saturating_mul(8)
+/// The number of the smallest class that holds `bytes`, or the largest class.
+fn size_class(bytes: u32) -> u64 {
+    let units = bytes.div_ceil(SIZE_CLASS_BYTES).max(1);
+    u64::from(units.next_power_of_two().trailing_zeros()).min(SIZE_CLASS_MAX)
 }
 
 /// A slot in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// The part of the key's hash that tells items of a shard apart.
-    pub tag: u32,
+    pub tag: Tag,
     /// When the item expires; 0 for never.
     pub exptime: UnixSeconds,
     /// Where it lies.
     pub location: Location,
-    /// How often it was hit since it came to its tier, at most [`HITS_MAX`].
+    /// How often it was hit since it came to its tier, at most [`HITS_MAX`] (in dry: 1).
     pub hits: u8,
 }
 
@@ -186,20 +183,30 @@ impl Slot {
     /// The two words of the slot.
     #[inline]
     pub(super) fn to_words(self) -> [u64; 2] {
-        [
-            u64::from(self.tag) << 32 | u64::from(self.exptime),
-            self.location.0 | u64::from(self.hits) << HITS_SHIFT,
-        ]
+        let first = u64::from(self.tag.high()) << 32 | u64::from(self.exptime);
+        let low = self.tag.0 << TAG_SHIFT & TAG;
+        let hits = match (self.location.is_dry(), self.hits) {
+            (true, 0) => 0,
+            (true, _) => DRY_HIT,
+            (false, hits) => u64::from(hits) << RAM_HITS_SHIFT,
+        };
+        [first, self.location.0 | low | hits]
     }
 
     /// The slot in two words, the second of which is not zero.
     #[inline]
     pub(super) fn from_words(words: [u64; 2]) -> Slot {
+        let [first, second] = words;
+        let (hits_mask, hits) = if second & DRY != 0 {
+            (DRY_HIT, (second & DRY_HIT != 0) as u8)
+        } else {
+            (RAM_HITS, (second >> RAM_HITS_SHIFT & 3) as u8)
+        };
         Slot {
-            tag: (words[0] >> 32) as u32,
-            exptime: words[0] as u32,
-            location: Location(words[1] & !HITS_MASK),
-            hits: (words[1] >> HITS_SHIFT & 3) as u8,
+            tag: Tag((first >> 32) << Tag::LOW_BITS | (second & TAG) >> TAG_SHIFT),
+            exptime: first as u32,
+            location: Location(second & !(hits_mask | TAG)),
+            hits,
         }
     }
 }
@@ -209,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_location_reads_back() {
+    fn a_slot_reads_back() {
         let address = Address {
             segment: (1 << 22) - 1,
             word: (1 << 17) - 1,
@@ -218,40 +225,66 @@ mod tests {
             segment: (1 << 28) - 1,
             offset: (1 << 23) - 1,
         };
-        for kind in [SegmentKind::Hot, SegmentKind::Cold] {
-            let location = Location::ram(kind, address);
-            assert_eq!(location.whereabouts(), Whereabouts::Ram(kind, address));
-            let slot = Slot {
-                tag: u32::MAX,
-                exptime: 7,
-                location,
-                hits: 3,
-            };
-            assert_eq!(Slot::from_words(slot.to_words()), slot);
+        for tag in [
+            Tag::of_hash(u64::MAX),
+            Tag::of_hash(0),
+            Tag::of_hash(0x1234_5678_9abc),
+        ] {
+            for kind in [SegmentKind::Hot, SegmentKind::Cold] {
+                let location = Location::ram(kind, address);
+                assert_eq!(location.whereabouts(), Whereabouts::Ram(kind, address));
+                for hits in 0..=HITS_MAX {
+                    let slot = Slot {
+                        tag,
+                        exptime: u32::MAX,
+                        location,
+                        hits,
+                    };
+                    assert_eq!(Slot::from_words(slot.to_words()), slot);
+                }
+            }
+            let location = Location::dry(place, 1000);
+            assert_eq!(location.whereabouts(), Whereabouts::Dry(place, 1024));
+            assert!(location.is_dry() && location.address().is_none());
+            for hits in 0..=1 {
+                let slot = Slot {
+                    tag,
+                    exptime: 7,
+                    location,
+                    hits,
+                };
+                assert_eq!(Slot::from_words(slot.to_words()), slot);
+            }
         }
-        let location = Location::dry(place, 1000);
-        assert!(location.is_dry() && location.address().is_none());
-        assert_eq!(location.place().unwrap().0, place);
-        let slot = Slot {
-            tag: 1,
-            exptime: 0,
-            location,
-            hits: 2,
-        };
-        assert_eq!(Slot::from_words(slot.to_words()), slot);
     }
 
-    // A size class never says less than the size, and at most a sixteenth (and a unit) more.
+    // A size class never says less than the size, and less than twice as much, up to its maximum.
     #[test]
     fn size_classes_bound_the_size() {
-        for bytes in (0..100_000)
-            .chain((17..30).flat_map(|bits| [(1 << bits) - 8, 1 << bits, (1 << bits) + 8]))
-        {
-            let bound = class_bytes(size_class(bytes));
+        for bytes in (1..100_000).chain((17..=21).flat_map(|bits| [(1 << bits) - 8, 1 << bits])) {
+            let (_, bound) = Location::dry(
+                Place {
+                    segment: 1,
+                    offset: 0,
+                },
+                bytes,
+            )
+            .place()
+            .unwrap();
             assert!(
-                bound >= bytes && bound <= bytes + bytes / 15 + 8,
+                bound >= bytes && bound < 2 * bytes.max(64),
                 "{bytes} gives {bound}"
             );
         }
+        let (_, bound) = Location::dry(
+            Place {
+                segment: 1,
+                offset: 0,
+            },
+            1 << 30,
+        )
+        .place()
+        .unwrap();
+        assert_eq!(bound, 2 << 20);
     }
 }

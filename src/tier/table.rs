@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::slot::Slot;
+use super::slot::{Slot, Tag};
 use crate::memory::{WORD_BYTES, Words};
 
 /// Words in a slot.
@@ -101,9 +101,10 @@ impl Table {
         self.store(place, slot.to_words());
     }
 
-    /// The first place that may hold the tag.
+    /// The first place whose slot shares the tag's high bits.
     #[inline]
-    pub fn first(&self, tag: u32) -> Option<usize> {
+    fn first(&self, tag: Tag) -> Option<usize> {
+        let tag = tag.high();
         let mut place = self.home(tag);
         loop {
             let words = self.words_at(place);
@@ -120,21 +121,17 @@ impl Table {
 
     /// The places and slots of a tag.
     #[inline]
-    pub fn find(&self, tag: u32) -> impl Iterator<Item = (usize, Slot)> + '_ {
-        let first = self.first(tag);
-        let mut next = first.unwrap_or(usize::MAX);
+    pub fn find(&self, tag: Tag) -> impl Iterator<Item = (usize, Slot)> + '_ {
+        let mut next = self.first(tag);
         std::iter::from_fn(move || {
-            if next == usize::MAX {
-                return None;
+            while let Some(place) = next {
+                let slot = self.get(place).filter(|slot| slot.tag.high() == tag.high());
+                next = slot.map(|_| place + 1);
+                if let Some(slot) = slot.filter(|slot| slot.tag == tag) {
+                    return Some((place, slot));
+                }
             }
-            let place = next;
-            let slot = self.get(place).filter(|slot| slot.tag == tag);
-            next = if slot.is_some() {
-                place + 1
-            } else {
-                usize::MAX
-            };
-            slot.map(|slot| (place, slot))
+            None
         })
     }
 
@@ -154,10 +151,10 @@ impl Table {
 
     /// False if the array ends before an empty slot is found.
     fn try_insert(&mut self, slot: Slot) -> bool {
-        let mut place = self.home(slot.tag);
+        let mut place = self.home(slot.tag.high());
         loop {
             let words = self.words_at(place);
-            if words[1] == 0 || (words[0] >> 32) as u32 > slot.tag {
+            if words[1] == 0 || (words[0] >> 32) as u32 > slot.tag.high() {
                 break;
             }
             place += 1;
@@ -228,7 +225,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn slot(tag: u32, number: u32) -> Slot {
+    fn tag(high: u32, low: u64) -> Tag {
+        Tag::of_hash(u64::from(high) << 7 | low)
+    }
+
+    fn slot(tag: Tag, number: u32) -> Slot {
         let location = Location::ram(
             SegmentKind::Hot,
             Address {
@@ -254,16 +255,16 @@ mod tests {
         // Any mix of inserts and removals, with many equal tags and crowded ends, holds exactly
         // what a plain set holds, sorted.
         #[test]
-        fn holds_what_was_inserted(ops in prop::collection::vec((any::<bool>(), 0u32..40, any::<bool>()), 0..2000)) {
+        fn holds_what_was_inserted(ops in prop::collection::vec((any::<bool>(), 0u32..40, 0u64..2, any::<bool>()), 0..2000)) {
             let mut table = Table::new().unwrap();
             let mut model = BTreeSet::new();
-            for (number, (insert, tag, high)) in ops.into_iter().enumerate() {
-                let tag = if high { u32::MAX - tag } else { tag * 0x0100_0000 };
+            for (number, (insert, high, low, last)) in ops.into_iter().enumerate() {
+                let tag = tag(if last { u32::MAX - high } else { high * 0x0100_0000 }, low);
+                let found = table.find(tag).next();
                 if insert {
                     table.insert(slot(tag, number as u32)).unwrap();
                     model.insert((tag, number as u32));
-                } else if let Some(place) = table.first(tag) {
-                    let found = table.get(place).unwrap();
+                } else if let Some((place, found)) = found {
                     table.remove(place);
                     let address = found.location.address().unwrap();
                     prop_assert!(model.remove(&(tag, address.segment)));
@@ -271,9 +272,9 @@ mod tests {
                     prop_assert!(!model.iter().any(|(other, _)| *other == tag));
                 }
             }
-            let mut slots: Vec<(u32, u32)> =
+            let mut slots: Vec<(Tag, u32)> =
                 all(&table).iter().map(|slot| (slot.tag, slot.location.address().unwrap().segment)).collect();
-            prop_assert!(slots.is_sorted_by_key(|slot| slot.0));
+            prop_assert!(slots.is_sorted_by_key(|slot| slot.0.high()));
             slots.sort_unstable();
             prop_assert_eq!(slots, model.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(table.len(), all(&table).len());
@@ -283,10 +284,10 @@ mod tests {
     #[test]
     fn a_full_table_takes_twenty_bytes_per_item() {
         let mut table = Table::new().unwrap();
-        let mut tag = 1u32;
+        let mut high = 1u32;
         for number in 0..100_000 {
-            tag = tag.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            table.insert(slot(tag, number)).unwrap();
+            high = high.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            table.insert(slot(tag(high, 0), number)).unwrap();
         }
         assert!(table.bytes() / table.len() <= 20, "{} bytes", table.bytes());
     }
