@@ -23,7 +23,8 @@ fn small_segment(how: Close) -> (TempDir, PathBuf, Vec<u8>) {
 /// How many of the keys hit; a hit must be the right value.
 fn hits(folder: &Path) -> usize {
     let caller = Caller::open(&config(folder));
-    let get = |number: usize| caller.get(&format!("key {number}")).inspect(|got| assert_eq!(*got, format!("value {number}")));
+    let get =
+        |number: usize| caller.get(&format!("key {number}")).inspect(|got| assert_eq!(*got, format!("value {number}")));
     (0..KEYS).filter(|number| get(*number).is_some()).count()
 }
 

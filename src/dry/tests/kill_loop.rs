@@ -65,7 +65,11 @@ fn verify(caller: &Caller, truth: &Words) -> usize {
     let stats = caller.dry.stats();
     assert_eq!(stats.corrupt, 0);
     // Reclaim may have begun already.
-    assert!(hits as u64 == caller.report.rows || stats.journal_kills > 0, "{hits} hits, {:?}, {stats:?}", caller.report);
+    assert!(
+        hits as u64 == caller.report.rows || stats.journal_kills > 0,
+        "{hits} hits, {:?}, {stats:?}",
+        caller.report
+    );
     hits
 }
 

@@ -54,7 +54,8 @@ impl Caller {
         let slots: Arc<Mutex<Slots>> = Arc::default();
         let owner = (Arc::downgrade(&dry), Arc::clone(&slots));
         dry.set_owner(Box::new(move |leaving| leave(&owner.0.upgrade(), &owner.1, leaving)));
-        let report = dry.load(2, &|row| assert!(slots.lock().insert(row.hash, (row.place, row.bytes)).is_none()), &|_, _, _| {});
+        let report =
+            dry.load(2, &|row| assert!(slots.lock().insert(row.hash, (row.place, row.bytes)).is_none()), &|_, _, _| {});
         let version = AtomicU64::new(dry.first_version());
         Caller { report: report.unwrap(), slots, version, dry }
     }
@@ -109,8 +110,14 @@ fn append(
     value: &[u8],
     instead_of: Option<Place>,
 ) -> Append {
-    let record =
-        NewRecord { hash, facts, hits: u8::from(key.starts_with(b"keep")), key_bytes: key.len(), value_bytes: value.len(), created: NOW - 10 };
+    let record = NewRecord {
+        hash,
+        facts,
+        hits: u8::from(key.starts_with(b"keep")),
+        key_bytes: key.len(),
+        value_bytes: value.len(),
+        created: NOW - 10,
+    };
     let fill = |bytes: &mut [u8]| {
         let (for_key, for_value) = bytes.split_at_mut(key.len());
         for_key.copy_from_slice(key);

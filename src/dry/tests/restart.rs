@@ -120,9 +120,8 @@ fn a_reboot_without_a_clean_stop_starts_empty() {
     caller.written();
     let copy = crash(dir.path());
     let rebooted = Boot { id: [8, 8], time_us: 5 };
-    let open = |config: &DryConfig| {
-        Dry::open_as(config, Arc::new(Clock::manual(NOW)), rebooted, &|store| store).unwrap()
-    };
+    let open =
+        |config: &DryConfig| Dry::open_as(config, Arc::new(Clock::manual(NOW)), rebooted, &|store| store).unwrap();
     let again = Caller::over(open(&config(copy.path())));
     assert!(matches!(again.dry.start(), Start::SetAside(why) if why.contains("restarted")));
     assert_eq!((again.report.rows, again.get("key")), (0, None));

@@ -11,19 +11,21 @@
 //! for a kill. A zero slot is an operation that never became visible; a slot whose check fails
 //! may be a lost kill, so then the folder is not trusted.
 
-use std::fs::File;
+mod file;
+mod slot;
+
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use super::face::{OFFSET_BITS, Place};
-use super::folder::{Folder, Sync, disk_is_full};
-use crate::memory::{WORD_BYTES, Words};
+use super::folder::{Folder, Sync};
+use crate::memory::WORD_BYTES;
+
+use file::JournalFile;
+pub(super) use file::{Damaged, recover};
 
 /// Files of the ring: one in use, one being folded, two ready.
 pub(super) const FILES: usize = 4;
@@ -31,22 +33,6 @@ pub(super) const FILES: usize = 4;
 pub(super) const FREE_OFFSET: u32 = (1 << OFFSET_BITS) - 1;
 /// How long a kill waits for a ready file before the tier fails instead.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
-
-const HEADER_BYTES: usize = 4096;
-const HEADER_WORDS: usize = HEADER_BYTES / WORD_BYTES;
-const MAGIC: u64 = u64::from_le_bytes(*b"tierkill");
-const ACTIVE: u64 = u64::from_le_bytes(*b"kills_in");
-const BLANK: u64 = u64::from_le_bytes(*b"NO KILLS");
-
-/// Why a journal cannot be believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damaged(pub(super) String);
-
-#[derive(Debug)]
-struct JournalFile {
-    words: Words,
-    file: File,
-}
 
 /// The journal of a running tier.
 #[derive(Debug)]
@@ -88,46 +74,6 @@ pub(super) enum Stored {
     No,
 }
 
-/// All kills found in a folder's journal, sorted.
-pub(super) fn recover(folder: &Folder, uuid: u64) -> io::Result<Result<Vec<Place>, Damaged>> {
-    let mut places = Vec::new();
-    for number in 0..FILES {
-        let name = file_name(number);
-        let bytes = match folder.read(&name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Err(Damaged(format!("{name} is missing"))));
-            }
-            Err(error) => return Err(error),
-        };
-        let mut words =
-            bytes.chunks_exact(WORD_BYTES).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
-        let header: Vec<u64> = words.by_ref().take(HEADER_WORDS).collect();
-        if header.len() < HEADER_WORDS || header[..2] != [MAGIC, uuid] || bytes.len() as u64 != header[3] {
-            return Ok(Err(Damaged(format!("{name} has a damaged header"))));
-        }
-        match header[2] {
-            BLANK => continue,
-            ACTIVE => {}
-            _ => return Ok(Err(Damaged(format!("{name} has a damaged header")))),
-        }
-        for (slot, word) in words.enumerate() {
-            match decode(word) {
-                _ if word == 0 => {}
-                Some(place) => places.push(place),
-                None => return Ok(Err(Damaged(format!("slot {slot} of {name} is damaged")))),
-            }
-        }
-    }
-    places.sort_unstable();
-    places.dedup();
-    Ok(Ok(places))
-}
-
-fn file_name(number: usize) -> String {
-    format!("journal-{number}")
-}
-
 impl Journal {
     /// Makes the ring empty, of four files with at least `bytes` of slots each. What it held must be
     /// folded already.
@@ -135,7 +81,7 @@ impl Journal {
         let slots = (bytes / WORD_BYTES as u64).max(2).next_power_of_two();
         let mut files = Vec::with_capacity(FILES);
         for number in 0..FILES {
-            files.push(start_file(folder, &file_name(number), uuid, slots as usize, Sync::of(power))?);
+            files.push(file::start(folder, number, uuid, slots as usize, Sync::of(power))?);
         }
         folder.sync()?;
         Ok(Journal {
@@ -155,12 +101,12 @@ impl Journal {
     /// Stores the kill of one record.
     #[inline]
     pub(super) fn kill(&self, place: Place) -> Stored {
-        self.store(encode(place))
+        self.store(slot::encode(place))
     }
 
     /// Stores that a whole segment is freed.
     pub(super) fn free(&self, segment: u32) -> Stored {
-        self.store(encode(Place { segment, offset: FREE_OFFSET }))
+        self.store(slot::encode(Place { segment, offset: FREE_OFFSET }))
     }
 
     #[inline]
@@ -172,7 +118,7 @@ impl Journal {
         }
         let slot = (ticket & ((1 << self.slot_bits) - 1)) as usize;
         let file = &self.files[generation as usize % FILES];
-        file.words[HEADER_WORDS + slot].store(word, Release);
+        file.slots()[slot].store(word, Release);
         if slot == 0 { Stored::NewFile } else { Stored::Yes }
     }
 
@@ -216,7 +162,7 @@ impl Journal {
     pub(super) fn sync(&self) -> io::Result<()> {
         let (first, last) = (self.folded.load(Acquire), self.ticket.load(Acquire) >> self.slot_bits);
         for generation in first..=last.min(first + FILES as u64 - 1) {
-            self.files[generation as usize % FILES].file.sync_data()?;
+            self.files[generation as usize % FILES].sync()?;
         }
         Ok(())
     }
@@ -232,12 +178,12 @@ impl Journal {
             return None;
         }
         let generation = self.folded.load(Acquire);
-        let words = &self.files[generation as usize % FILES].words[HEADER_WORDS..];
+        let words = self.files[generation as usize % FILES].slots();
         let mut places = Vec::with_capacity(words.len());
         for word in words {
             match word.load(Acquire) {
                 0 => return None,
-                word => places.push(decode(word).expect("stored by this process")),
+                word => places.push(slot::decode(word).expect("stored by this process")),
             }
         }
         places.sort_unstable();
@@ -248,7 +194,7 @@ impl Journal {
     pub(super) fn folded(&self) -> io::Result<()> {
         let generation = self.folded.load(Acquire);
         let file = &self.files[generation as usize % FILES];
-        blank(file, Sync::of(self.power))?;
+        file::blank(file, Sync::of(self.power))?;
         self.folded.store(generation + 1, Release);
         let waiting = self.waiting.lock();
         self.ready.store(generation + FILES as u64, Release);
@@ -269,120 +215,10 @@ impl Journal {
     }
 }
 
-/// Empties a file: marked blank first, so that a half-zeroed one is never read.
-fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
-    let sync = |file: &JournalFile| if sync == Sync::Device { file.file.sync_data() } else { Ok(()) };
-    file.words[2].store(BLANK, Release);
-    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    sync(file)?;
-    for word in &file.words[HEADER_WORDS..] {
-        if word.load(Relaxed) != 0 {
-            word.store(0, Relaxed);
-        }
-    }
-    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    sync(file)?;
-    file.words[2].store(ACTIVE, Release);
-    sync(file)
-}
-
-fn start_file(folder: &Folder, name: &str, uuid: u64, slots: usize, sync: Sync) -> io::Result<JournalFile> {
-    let bytes = HEADER_BYTES + slots * WORD_BYTES;
-    // A new file rather than the old one emptied: that would make all of its pages resident.
-    match make_file(folder, name, uuid, bytes, sync) {
-        Err(error) if disk_is_full(&error) => {
-            let file = folder.open_file(name)?;
-            let old = JournalFile { words: Words::map_file(&file, bytes)?, file };
-            let is_ours = old.words[0].load(Relaxed) == MAGIC
-                && old.words[1].load(Relaxed) == uuid
-                && old.words[3].load(Relaxed) == bytes as u64;
-            if !is_ours {
-                return Err(error);
-            }
-            blank(&old, sync)?;
-            Ok(old)
-        }
-        made => made,
-    }
-}
-
-/// Makes a file beside and renames it: one of that name always has its blocks and its header.
-fn make_file(folder: &Folder, name: &str, uuid: u64, bytes: usize, sync: Sync) -> io::Result<JournalFile> {
-    let temporary = format!("{name}.tmp");
-    folder.remove(&temporary)?;
-    let file = folder.create_file(&temporary)?;
-    // With its blocks allocated a store can never meet a full disk. File systems without fallocate
-    // get their blocks by being written to.
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            let zeros = vec![0; 64 << 10];
-            for at in (0..bytes).step_by(zeros.len()) {
-                file.write_all_at(&zeros[..zeros.len().min(bytes - at)], at as u64)?;
-            }
-        }
-        Err(error) => {
-            folder.remove(&temporary)?;
-            return Err(error.into());
-        }
-    }
-    for (word, value) in [MAGIC, uuid, ACTIVE, bytes as u64].into_iter().enumerate() {
-        file.write_all_at(&value.to_le_bytes(), (word * WORD_BYTES) as u64)?;
-    }
-    if sync == Sync::Device {
-        file.sync_all()?;
-    }
-    folder.rename(&temporary, name)?;
-    Ok(JournalFile { words: Words::map_file(&file, bytes)?, file })
-}
-
-const CHECK_BITS: u32 = 13;
-const CHECK_MASK: u32 = (1 << CHECK_BITS) - 1;
-
-/// CRC-13 (polynomial 0x1CF5): finds every flip of up to three bits of a slot.
-const CHECKS: [u16; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = (byte as u32) << (CHECK_BITS - 8);
-        let mut bit = 0;
-        while bit < 8 {
-            let carry = crc & (1 << (CHECK_BITS - 1)) != 0;
-            crc = (crc << 1) & CHECK_MASK;
-            if carry {
-                crc ^= 0x1CF5;
-            }
-            bit += 1;
-        }
-        table[byte] = crc as u16;
-        byte += 1;
-    }
-    table
-};
-
-#[inline]
-fn check(payload: u64) -> u64 {
-    let mut crc = 0;
-    for byte in payload.to_be_bytes().into_iter().skip(1) {
-        let index = (crc >> (CHECK_BITS - 8)) as u8 ^ byte;
-        crc = (crc << 8 & CHECK_MASK) ^ u32::from(CHECKS[usize::from(index)]);
-    }
-    u64::from(crc)
-}
-
-#[inline]
-fn encode(place: Place) -> u64 {
-    let payload = place.to_bits();
-    payload << CHECK_BITS | check(payload)
-}
-
-fn decode(word: u64) -> Option<Place> {
-    let payload = word >> CHECK_BITS;
-    (check(payload) == word & u64::from(CHECK_MASK)).then(|| Place::from_bits(payload))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     const UUID: u64 = 77;

@@ -9,17 +9,18 @@
 //! buffers over `queue_bytes` is refused as busy, unless nothing is queued at all (so that one larger
 //! than the bound can pass); tables and footers, below 300 KiB, may pass the bound.
 
+mod thread;
+
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::core::{Core, Limits};
 use super::face::{Append, NewRecord, OFFSET_UNIT_BYTES, Place, Row, TierState};
-use super::folder::{Sync, disk_is_full};
+use super::folder::Sync;
 use super::footer::FooterBuilder;
 use super::record;
 use super::segment::Segment;
@@ -29,9 +30,6 @@ use crate::entry::KEY_BYTES_MAX;
 const BUFFER_BYTES_MAX: usize = 256 << 10;
 /// Empty buffers that are kept for reuse.
 const POOL_BUFFERS_MAX: usize = 4;
-/// How often a write to a full disk is tried again.
-const PAUSED_RETRY: Duration = Duration::from_secs(1);
-
 /// The writer's side of a running tier.
 pub(super) struct Writer {
     open: Mutex<Open>,
@@ -391,101 +389,6 @@ impl Core {
         let mut open = self.writer.open.lock();
         *open = Open { next_segment: open.next_segment, end: Some(End::Abandon), ..Open::default() };
         self.writer.pending_bytes.store(0, Relaxed);
-    }
-
-    /// The writer thread: writes what is queued until the end comes.
-    pub(super) fn run_writer(&self) {
-        let mut progress = 0;
-        while let Some(chunk) = self.next_chunk() {
-            match self.write(&chunk, &mut progress) {
-                Ok(()) => {
-                    progress = 0;
-                    self.written(chunk);
-                    if self.change_state(TierState::Paused, TierState::Ok) {
-                        tracing::info!("there is room on the disk again: the dry tier resumes");
-                    }
-                }
-                Err(error) if disk_is_full(&error) => {
-                    if self.change_state(TierState::Ok, TierState::Paused) {
-                        tracing::warn!(%error, "the disk is full: the dry tier pauses");
-                    }
-                    let mut open = self.writer.open.lock();
-                    if open.end.is_some() {
-                        return;
-                    }
-                    self.writer.work.wait_for(&mut open, PAUSED_RETRY);
-                }
-                Err(error) => {
-                    self.counters.io_errors.fetch_add(1, Relaxed);
-                    self.fail(&format!("write segment {}: {error}", chunk.segment.id));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn next_chunk(&self) -> Option<Arc<Chunk>> {
-        let mut open = self.writer.open.lock();
-        loop {
-            if open.end == Some(End::Abandon) || self.tier_state() == TierState::Failed {
-                return None;
-            }
-            match open.queue.front() {
-                Some(chunk) => return Some(Arc::clone(chunk)),
-                None if open.end.is_some() => return None,
-                None => self.writer.work.wait(&mut open),
-            }
-        }
-    }
-
-    fn write(&self, chunk: &Chunk, progress: &mut usize) -> io::Result<()> {
-        let segment = &chunk.segment;
-        let file = match segment.file() {
-            Some(file) => Arc::clone(file),
-            None => {
-                let file = self.store.create(segment.id)?;
-                segment.set_file(Arc::clone(&file));
-                file
-            }
-        };
-        while *progress < chunk.buffer.used {
-            let at = chunk.buffer.start + *progress as u64;
-            match file.append(at, &chunk.buffer.bytes[*progress..chunk.buffer.used]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => *progress += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if chunk.seals && self.limits.power {
-            file.sync()?;
-            self.folder.sync()?;
-        }
-        Ok(())
-    }
-
-    fn written(&self, chunk: Arc<Chunk>) {
-        let bytes = chunk.buffer.used;
-        let mut open = self.writer.open.lock();
-        if open.end == Some(End::Abandon) {
-            return;
-        }
-        // Readers look here first, then into the buffers, then here again.
-        chunk.segment.set_written(chunk.buffer.start + bytes as u64);
-        open.queue.pop_front();
-        open.held_bytes -= chunk.buffer.bytes.len();
-        if chunk.seals {
-            chunk.segment.seal();
-            self.counters.puts.fetch_add(1, Relaxed);
-            self.reclaimer.sealed(chunk.segment.id);
-        }
-        self.writer.pending_bytes.fetch_sub(bytes, Relaxed);
-        // A reader that still copies from it keeps it alive; then it is not reused.
-        if let Ok(chunk) = Arc::try_unwrap(chunk) {
-            self.recycle(&mut open, chunk.buffer.bytes);
-        }
-        MutexGuard::unlock_fair(open);
-        self.writer.room.notify_all();
     }
 
     /// Tells those who wait that a segment was freed.

@@ -1,0 +1,156 @@
+//! One file of the journal's ring: made, read back, emptied.
+//!
+//! ```text
+//! magic u64 | store's uuid u64 | ACTIVE or BLANK u64 | bytes u64 | zeros up to 4096 | slots
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::super::face::Place;
+use super::super::folder::{Folder, Sync, disk_is_full};
+use super::{FILES, slot};
+use crate::memory::{WORD_BYTES, Words};
+
+const HEADER_BYTES: usize = 4096;
+const HEADER_WORDS: usize = HEADER_BYTES / WORD_BYTES;
+const MAGIC: u64 = u64::from_le_bytes(*b"tierkill");
+const ACTIVE: u64 = u64::from_le_bytes(*b"kills_in");
+const BLANK: u64 = u64::from_le_bytes(*b"NO KILLS");
+
+/// Why a journal cannot be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Damaged(pub(in super::super) String);
+
+/// A mapped file of the ring.
+#[derive(Debug)]
+pub(super) struct JournalFile {
+    words: Words,
+    file: File,
+}
+
+impl JournalFile {
+    /// The words that hold kills.
+    #[inline]
+    pub(super) fn slots(&self) -> &[AtomicU64] {
+        &self.words[HEADER_WORDS..]
+    }
+
+    /// Waits until all that was stored is on the device.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// All kills found in a folder's journal, sorted.
+pub(in super::super) fn recover(folder: &Folder, uuid: u64) -> io::Result<Result<Vec<Place>, Damaged>> {
+    let mut places = Vec::new();
+    for number in 0..FILES {
+        let name = file_name(number);
+        let bytes = match folder.read(&name) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err(Damaged(format!("{name} is missing"))));
+            }
+            Err(error) => return Err(error),
+        };
+        let mut words =
+            bytes.chunks_exact(WORD_BYTES).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+        let header: Vec<u64> = words.by_ref().take(HEADER_WORDS).collect();
+        if header.len() < HEADER_WORDS || header[..2] != [MAGIC, uuid] || bytes.len() as u64 != header[3] {
+            return Ok(Err(Damaged(format!("{name} has a damaged header"))));
+        }
+        match header[2] {
+            BLANK => continue,
+            ACTIVE => {}
+            _ => return Ok(Err(Damaged(format!("{name} has a damaged header")))),
+        }
+        for (number, word) in words.enumerate() {
+            match slot::decode(word) {
+                _ if word == 0 => {}
+                Some(place) => places.push(place),
+                None => return Ok(Err(Damaged(format!("slot {number} of {name} is damaged")))),
+            }
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    Ok(Ok(places))
+}
+
+fn file_name(number: usize) -> String {
+    format!("journal-{number}")
+}
+
+/// Empties a file: marked blank first, so that a half-zeroed one is never read.
+pub(super) fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
+    let sync = || if sync == Sync::Device { file.sync() } else { Ok(()) };
+    file.words[2].store(BLANK, Release);
+    fence(SeqCst);
+    sync()?;
+    for word in file.slots() {
+        if word.load(Relaxed) != 0 {
+            word.store(0, Relaxed);
+        }
+    }
+    fence(SeqCst);
+    sync()?;
+    file.words[2].store(ACTIVE, Release);
+    sync()
+}
+
+/// Opens the ring's file of that number, empty.
+pub(super) fn start(folder: &Folder, number: usize, uuid: u64, slots: usize, sync: Sync) -> io::Result<JournalFile> {
+    let (name, bytes) = (&file_name(number), HEADER_BYTES + slots * WORD_BYTES);
+    // A new file rather than the old one emptied: that would make all of its pages resident.
+    match make_file(folder, name, uuid, bytes, sync) {
+        Err(error) if disk_is_full(&error) => {
+            let file = folder.open_file(name)?;
+            let old = JournalFile { words: Words::map_file(&file, bytes)?, file };
+            let is_ours = old.words[0].load(Relaxed) == MAGIC
+                && old.words[1].load(Relaxed) == uuid
+                && old.words[3].load(Relaxed) == bytes as u64;
+            if !is_ours {
+                return Err(error);
+            }
+            blank(&old, sync)?;
+            Ok(old)
+        }
+        made => made,
+    }
+}
+
+/// Makes a file beside and renames it: one of that name always has its blocks and its header.
+fn make_file(folder: &Folder, name: &str, uuid: u64, bytes: usize, sync: Sync) -> io::Result<JournalFile> {
+    let temporary = format!("{name}.tmp");
+    folder.remove(&temporary)?;
+    let file = folder.create_file(&temporary)?;
+    // With its blocks allocated a store can never meet a full disk. File systems without fallocate
+    // get their blocks by being written to.
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
+        Ok(()) => {}
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = vec![0; 64 << 10];
+            for at in (0..bytes).step_by(zeros.len()) {
+                file.write_all_at(&zeros[..zeros.len().min(bytes - at)], at as u64)?;
+            }
+        }
+        Err(error) => {
+            folder.remove(&temporary)?;
+            return Err(error.into());
+        }
+    }
+    for (word, value) in [MAGIC, uuid, ACTIVE, bytes as u64].into_iter().enumerate() {
+        file.write_all_at(&value.to_le_bytes(), (word * WORD_BYTES) as u64)?;
+    }
+    if sync == Sync::Device {
+        file.sync_all()?;
+    }
+    folder.rename(&temporary, name)?;
+    Ok(JournalFile { words: Words::map_file(&file, bytes)?, file })
+}
