@@ -16,6 +16,9 @@ const KEYS_PER_EPOCH: u64 = 8;
 const LARGE_VALUE_BYTES: usize = 1024 * 1024 - 2048;
 const TOO_LARGE_VALUE_BYTES: usize = 1024 * 1024 + 1;
 
+/// Added to a CAS value it gives one that neither server has given out yet.
+const CAS_FAR: i64 = 1 << 60;
+
 /// What the memcached at the other side knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -286,7 +289,7 @@ impl Generator {
             .and_then(|symbols| symbols.last().copied());
         match (newest, self.random.below(10)) {
             (Some(newest), 0..6) => request.push_cas(newest, 0).flag("cas"),
-            (Some(newest), 6) => request.push_cas(newest, 1).flag("cas+1"),
+            (Some(newest), 6) => request.push_cas(newest, CAS_FAR).flag("cas+1"),
             (Some(newest), 7) => request.push_cas(newest, -1).flag("cas-1"),
             (Some(newest), 8) => {
                 let symbols = &self.cas_symbols[key];
@@ -363,6 +366,10 @@ impl Generator {
     fn bytes(&mut self, length_max: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.random.below(length_max + 1) as usize];
         self.random.fill(&mut bytes);
+        // Never like the start of a number, which memcached reads more generously: a known difference.
+        if let Some(first) = bytes.first_mut() {
+            *first |= 0x80;
+        }
         bytes
     }
 

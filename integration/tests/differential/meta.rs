@@ -69,9 +69,10 @@ fn letters(generator: &mut Generator, command: &str) -> Vec<u8> {
         ("ms", true) => b"cccCCEFIkOqsTMMN",
         ("ms", false) => b"cccCCFIkOqTMM",
         ("md", true) => b"CCEIkOqTxPL",
-        ("md", false) => b"CCIkOqT",
-        ("ma", true) => b"CENJJDDTMMOqtcvvvkPL",
-        (_, _) => b"CNJJDDTMMOqtcvvvk",
+        ("md", false) => b"CCkOq",
+        // Not E and T: memcached forgets them when the number grows, a known difference.
+        ("ma", true) => b"CNJJDDMMOqtcvvvkPL",
+        (_, _) => b"CNJJDDMMOqtcvvvk",
     };
     let count = generator.random.below(FLAGS_MAX + 1);
     let mut chosen = Vec::new();
