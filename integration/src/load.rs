@@ -31,6 +31,18 @@ pub struct Found {
     pub wrong: Vec<String>,
 }
 
+impl Found {
+    /// Adds what another read found.
+    pub fn add(&mut self, other: Found) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        for (sum, count) in self.versions.iter_mut().zip(other.versions) {
+            *sum += count;
+        }
+        self.wrong.extend(other.wrong);
+    }
+}
+
 impl Items {
     /// The key of item `number`: 16 bytes.
     pub fn key(number: u64) -> Vec<u8> {

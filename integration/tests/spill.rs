@@ -1,5 +1,6 @@
 //! A working set of many times the RAM: all of it still hits, also after a clean restart, and nothing old after a crash.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -27,15 +28,13 @@ fn a_working_set_larger_than_ram_survives() {
     let mut server = Server::tiercache(&["-m", &megabytes, "--dry", &dry, "--dry-wait", "1s"]);
 
     let started = Instant::now();
-    ITEMS
-        .store(&mut server.connect(), 0..count, 0)
-        .expect("every item is stored");
+    store_with_favourites(&server, count);
     println!(
         "{count} items stored through -m {megabytes} in {:?}",
         started.elapsed()
     );
     let before = server.stats();
-    let found = read(&server, count, |_| Some(0));
+    let found = read_by_popularity(&server, count);
     let after = server.stats();
     assert_eq!(
         (found.hits, found.wrong),
@@ -74,6 +73,38 @@ fn a_working_set_larger_than_ram_survives() {
     println!("{dry_items} items in dry at the kill, after it {found:?}");
     assert_eq!(found.wrong, [""; 0]);
     assert!(found.hits >= dry_items, "{}", figures(&server.stats()));
+}
+
+/// The items that are read again and again while the others are stored: they earn a place in cold.
+fn favourites(count: u64) -> Range<u64> {
+    0..count / 200
+}
+
+fn store_with_favourites(server: &Server, count: u64) {
+    let mut client = server.connect();
+    let step = count / 64;
+    for from in (0..count).step_by(step as usize) {
+        let to = count.min(from + step);
+        ITEMS
+            .store(&mut client, from..to, 0)
+            .expect("every item is stored");
+        let found = ITEMS.read(&mut client, favourites(count), |_| Some(0));
+        let found = found.expect("the server answers every get");
+        assert_eq!((found.misses, found.wrong), (0, vec![]));
+    }
+}
+
+/// Reads every item once: favourites, then the newest, then those that RAM gave up long ago.
+fn read_by_popularity(server: &Server, count: u64) -> Found {
+    let mut client = server.connect();
+    let newest = count - count / 100..count;
+    let others = favourites(count).end..newest.start;
+    let mut all = Found::default();
+    for range in [favourites(count), newest, others] {
+        let found = ITEMS.read(&mut client, range, |_| Some(0));
+        all.add(found.expect("the server answers every get"));
+    }
+    all
 }
 
 fn read(server: &Server, count: u64, newest: impl Fn(u64) -> Option<u64>) -> Found {
