@@ -188,6 +188,7 @@ impl Core {
                 tracing::error!(%error, "the failed mark may not have reached the device");
             }
         }
+        self.journal.abandon();
         self.reclaimer.wake();
         self.writer.wake_all();
     }

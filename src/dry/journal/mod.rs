@@ -196,11 +196,20 @@ impl Journal {
         let file = &self.files[generation as usize % FILES];
         file::blank(file, Sync::of(self.power))?;
         self.folded.store(generation + 1, Release);
+        self.make_ready(generation + FILES as u64);
+        Ok(())
+    }
+
+    /// Nobody will read the journal again: kills go on without waiting for anything.
+    pub(super) fn abandon(&self) {
+        self.make_ready(u64::MAX);
+    }
+
+    fn make_ready(&self, generation: u64) {
         let waiting = self.waiting.lock();
-        self.ready.store(generation + FILES as u64, Release);
+        self.ready.fetch_max(generation, Release);
         drop(waiting);
         self.made_ready.notify_all();
-        Ok(())
     }
 
     /// Kills stored since start.
@@ -325,5 +334,28 @@ mod tests {
         seen.extend(recovered(&folder).unwrap());
         seen.sort_unstable();
         assert_eq!(seen, (0..3 * KILLS).map(place).collect::<Vec<_>>());
+    }
+
+    // Whoever commits finds its own kill in the file, whoever ran the sync.
+    #[test]
+    fn commits_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let journal = journal(&folder, 1024);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (journal, folder) = (&journal, &folder);
+                scope.spawn(move || {
+                    for number in 0..20 {
+                        let place = place(thread * 100 + number);
+                        assert_ne!(journal.kill(place), Stored::No);
+                        journal.commit().unwrap();
+                        assert!(recovered(folder).unwrap().contains(&place));
+                    }
+                });
+            }
+        });
+        let commits = journal.commits.lock();
+        assert!(commits.started == commits.done && commits.done <= 80 && !commits.running);
     }
 }

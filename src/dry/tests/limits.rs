@@ -75,7 +75,7 @@ fn a_slow_device_makes_the_queue_busy() {
 #[test]
 fn a_broken_device_fails_the_tier_for_good() {
     let dir = tempfile::tempdir().unwrap();
-    let (caller, fault) = faulty(&config(dir.path()));
+    let (caller, fault) = faulty(&DryConfig { journal_size: ByteSize(512), ..config(dir.path()) });
     let told = Arc::new(AtomicU8::new(0));
     let tell = Arc::clone(&told);
     caller.dry.set_on_failed(Box::new(move || {
@@ -91,6 +91,8 @@ fn a_broken_device_fails_the_tier_for_good() {
     assert_eq!((caller.get("key"), caller.get("other")), (None, None));
     assert_eq!(caller.set("key", "value"), Append::Failed);
     assert!(file_names(dir.path(), ".data").is_empty());
+    // Nobody folds the journal any more, and nobody waits for that.
+    (0..1000).for_each(|offset| caller.dry.kill(Place { segment: 1, offset }, 8));
     assert!(caller.dry.close(Close::Clean).is_err());
     // Even with the segments still there nobody would believe them.
     let again = Caller::open(&config(dir.path()));
@@ -220,4 +222,88 @@ fn the_tracking_sees_every_sealed_row() {
     }));
     again.dry.segments().into_iter().for_each(|segment| again.dry.resend(segment));
     wait_until(|| count.load(SeqCst) == 20_000);
+}
+
+// Threads set, delete and read the same keys while segments are reclaimed and kills are folded.
+#[test]
+fn threads_never_see_another_keys_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let caller = Caller::open(&DryConfig { queue_bytes: 512 << 10, ..config(dir.path()) });
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let caller = &caller;
+            scope.spawn(move || {
+                for number in 0..12_000 {
+                    let key = format!("key {}", (number * 7 + thread) % 500);
+                    match number % 4 {
+                        0 => caller.delete(&key),
+                        1 => {
+                            let _ = caller.set(&key, &format!("{key} ").repeat(1 + number % 300));
+                        }
+                        _ => {
+                            let value = caller.get(&key);
+                            assert!(value.is_none_or(|value| value.starts_with(&format!("{key} "))));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(caller.dry.tier_state(), TierState::Ok);
+    assert_eq!(caller.dry.stats().corrupt, 0);
+    caller.dry.close(Close::Clean).unwrap();
+    let rows = caller.slots.lock().len() as u64;
+    assert_eq!(Caller::open(&config(dir.path())).report.rows, rows);
+}
+
+/// A file system of a few MiB, where root may mount one.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(dir.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| SmallDisk(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+// The same with a real full disk, which the journal too has to live with.
+#[test]
+fn a_really_full_disk_pauses_the_tier() {
+    let Some(disk) = SmallDisk::mount("4m") else {
+        println!("skipped: only root can mount a small tmpfs");
+        return;
+    };
+    let (folder, filler) = (disk.0.path().join("dry"), disk.0.path().join("filler"));
+    std::fs::write(&filler, vec![0; 2 << 20]).unwrap();
+    let caller = Caller::open(&config(&folder));
+    let mut kept = 0;
+    wait_until(|| match caller.set(&format!("key {kept}"), &large_value(kept)) {
+        Append::Done(_) => {
+            kept += 1;
+            kept == 200
+        }
+        refused => refused == Append::Paused,
+    });
+    assert!((20..100).contains(&kept), "{kept} records in about 2 MiB and the buffers");
+    // Kills need no room: the journal has all of its blocks.
+    for number in 0..kept / 2 {
+        caller.delete(&format!("key {number}"));
+    }
+    assert_eq!(caller.get(&format!("key {}", kept - 1)).unwrap(), large_value(kept - 1));
+    std::fs::remove_file(&filler).unwrap();
+    wait_until(|| caller.dry.tier_state() == TierState::Ok);
+    caller.written();
+    assert!(matches!(caller.set("afterwards", "value"), Append::Done(_)));
+    caller.dry.close(Close::Clean).unwrap();
+    let again = Caller::open(&config(&folder));
+    assert_eq!((again.get("key 0"), again.get("afterwards")), (None, Some("value".into())));
 }

@@ -369,7 +369,9 @@ impl Core {
     }
 
     fn has_room(&self, open: &Open) -> bool {
-        let queue = open.held_bytes + self.writer.buffer_bytes <= self.writer.queue_bytes_max || open.queue.is_empty();
+        // A quarter, not just a buffer: whoever waited for a large record should not find too little.
+        let wanted = self.writer.buffer_bytes.max(self.writer.queue_bytes_max / 4);
+        let queue = open.held_bytes + wanted <= self.writer.queue_bytes_max || open.queue.is_empty();
         self.tier_state() == TierState::Ok && queue && (open.segment.is_some() || self.segment_fits())
     }
 
