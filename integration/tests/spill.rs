@@ -22,7 +22,7 @@ const STEADY_LOOKS: u32 = 100;
 fn a_working_set_larger_than_ram_survives() {
     let count = number_from_env("TIERCACHE_TEST_ITEMS", 50_000);
     // A sixteenth of the data fits into RAM, as 1,000,000 items of 1 KiB do into 64 MiB.
-    let megabytes = (count / 16 / 1024).clamp(8, 64).to_string();
+    let megabytes = (count / 15_625).clamp(8, 64).to_string();
     let folder = TempDir::new().expect("a temporary folder can be made");
     let dry = folder.path().join("dry").display().to_string();
     let mut server = Server::tiercache(&["-m", &megabytes, "--dry", &dry, "--dry-wait", "1s"]);

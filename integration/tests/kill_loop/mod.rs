@@ -20,6 +20,8 @@ use worker::{KEYS, Outcome, Shared, Worker};
 const CLIENTS: usize = 4;
 /// Overwrites and deletes of dried keys per cycle, over all clients.
 const DRIED_REPLACED_MIN: u64 = 500;
+/// Keys stored at the start of each cycle: more than RAM holds.
+const REFILL: u64 = 10_000;
 /// Share of hits that dry must answer in each cycle.
 const DRY_PERCENT_MIN: u64 = 20;
 /// Mixed load before the kill, in milliseconds.
@@ -120,7 +122,9 @@ fn cycle_of_load(
             .map(|mut worker| {
                 let replaced = &replaced;
                 scope.spawn(move || {
-                    let done = worker.replace_dried(DRIED_REPLACED_MIN / CLIENTS as u64 + 1);
+                    let done = worker.refill(REFILL / CLIENTS as u64).and_then(|()| {
+                        worker.replace_dried(DRIED_REPLACED_MIN / CLIENTS as u64 + 1)
+                    });
                     replaced.wait();
                     done.expect("the server answers until it is killed");
                     // Ends with the error that the kill makes of the command under way.

@@ -83,6 +83,15 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Stores `count` keys at random: what the kills cost is made up for, and RAM overflows into dry.
+    pub fn refill(&mut self, count: u64) -> io::Result<()> {
+        for _ in 0..count {
+            let key = self.random.below(KEYS as u64) as usize;
+            self.set(key)?;
+        }
+        Ok(())
+    }
+
     /// Reads keys at random and replaces or deletes those that are there, until `count` dried ones were.
     pub fn replace_dried(&mut self, count: u64) -> io::Result<()> {
         // Every second key a miss would be a poor cache; ten times the count ends a test that finds nothing.
