@@ -200,6 +200,7 @@ impl Core {
         DryStats {
             segments: self.table.count(),
             bytes_on_disk: self.table.bytes(),
+            size_bytes: self.limits.size,
             live_bytes: all.iter().map(|segment| self.table.live_bytes(segment.id)).sum(),
             queue_bytes: self.writer.pending_bytes() as u64,
             journal_bytes: self.journal.used_bytes(),

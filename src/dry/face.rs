@@ -215,7 +215,9 @@ pub struct DryStats {
     pub segments: u64,
     /// Bytes of segments on disk or on their way.
     pub bytes_on_disk: u64,
-    /// Bytes of records that are not killed.
+    /// Bytes that segments may take: as configured, or what fits the disk.
+    pub size_bytes: u64,
+    /// About the bytes of records that are not killed.
     pub live_bytes: u64,
     /// Bytes of records that wait for the device.
     pub queue_bytes: u64,

@@ -102,6 +102,12 @@ impl Folder {
         DryError::io(tried, &self.path.join(name), source)
     }
 
+    /// Bytes that may still be written to the folder's file system.
+    pub(super) fn available_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Lets the next one have the folder.
     pub(super) fn unlock(&self) {
         *self.lock.lock() = None;

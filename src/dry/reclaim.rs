@@ -135,6 +135,9 @@ impl Core {
         let flushed = self.state.flush_segment();
         let now = self.clock.now();
         for segment in self.sealed_segments() {
+            if !self.go_on() {
+                return;
+            }
             let unused_since = segment.summary().newest_access.saturating_add(self.limits.ttl_s);
             if segment.id < flushed || found_dead && self.table.live_rows(segment.id) == 0 {
                 self.free(&segment, None);

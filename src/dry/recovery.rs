@@ -27,6 +27,8 @@ use crate::clock::{Clock, UnixSeconds};
 
 /// How far the wall clock may be behind the last run's before times are no longer believed.
 const CLOCK_SLACK_S: UnixSeconds = 5;
+/// Of the disk's free space one in so many bytes is left to others.
+const DISK_SPARE_PART: u64 = 20;
 /// File descriptors left to everything else when the limit is raised.
 const OTHER_FILES: u64 = 1024;
 
@@ -49,7 +51,7 @@ pub(super) fn open(
 ) -> Result<(Core, Start), DryError> {
     let folder = Arc::new(Folder::open(&config.folder)?);
     let store = wrap(Arc::new(LocalStore::new(Arc::clone(&folder))));
-    let limits = limits(config);
+    let mut limits = limits(config);
     let failed = |tried: &'static str| {
         let folder = Arc::clone(&folder);
         move |error: io::Error| DryError::io(tried, folder.path(), error)
@@ -118,7 +120,23 @@ pub(super) fn open(
             store.delete(id).map_err(failed("delete a segment in"))?;
         }
     }
+    let available = folder.available_bytes().map_err(failed("ask for the free space of"))?;
+    fit_to_disk(&mut limits, table.bytes(), available);
     Ok((Core::new(Parts { limits, clock, folder, store, state, journal, table }), start))
+}
+
+/// Takes less than was configured where the disk does not have it, and says so.
+fn fit_to_disk(limits: &mut Limits, used_bytes: u64, available_bytes: u64) {
+    let room = used_bytes.saturating_add(available_bytes - available_bytes / DISK_SPARE_PART);
+    if limits.size > room {
+        let size = room.max(SEGMENTS_MIN * limits.segment_bytes);
+        tracing::warn!(
+            configured = limits.size,
+            size,
+            "the disk has no room for the dry tier's size: it takes what fits"
+        );
+        limits.size = size.min(limits.size);
+    }
 }
 
 fn limits(config: &DryConfig) -> Limits {
@@ -213,5 +231,25 @@ fn raise_file_limit(segments: u64) {
         if setrlimit(Resource::Nofile, limit).is_err() || limit.current < Some(wanted) {
             tracing::warn!(wanted, "the limit of open files may be too low for this dry tier");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ByteSize;
+
+    #[test]
+    fn the_size_fits_the_disk() {
+        let fit = |used: u64, available: u64| {
+            let config = DryConfig { size: ByteSize::gib(1), ..DryConfig::default() };
+            let mut limits = limits(&config);
+            fit_to_disk(&mut limits, used << 20, available << 20);
+            limits.size >> 20
+        };
+        assert_eq!(fit(0, 2000), 1024);
+        assert_eq!(fit(0, 1000), 950);
+        assert_eq!(fit(600, 1000), 1024);
+        assert_eq!(fit(0, 0), 8 * 32, "the least it can work with");
     }
 }
