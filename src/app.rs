@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::clock::Clock;
-use crate::command::{Control, Shared, Stop};
+use crate::command::{Control, Detail, Shared, Stop};
 use crate::config::Config;
 use crate::dry::{Close, Dry};
 use crate::metrics::Metrics;
@@ -79,7 +79,7 @@ struct Parts {
 impl Parts {
     fn start(config: &Config) -> anyhow::Result<Parts> {
         let clock = Arc::new(Clock::system());
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::starting_at(clock.now()));
         let dry = match &config.dry {
             Some(dry) => Some(Arc::new(open_dry(dry, &clock)?)),
             None => None,
@@ -113,6 +113,7 @@ impl Parts {
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
             control,
+            detail: Detail::new(b':', false),
         })
     }
 

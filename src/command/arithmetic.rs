@@ -152,6 +152,9 @@ impl Executor {
                 ),
             };
         };
+        if text.is_empty() {
+            return (Counted::Reply(ArithmeticReply::NonNumeric), Vec::new());
+        }
         if request
             .compare
             .is_some_and(|compare| compare != 0 && compare != facts.cas())

@@ -11,6 +11,7 @@
 
 mod admin;
 mod arithmetic;
+mod detail;
 mod remove;
 mod retrieve;
 mod settings;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use tiercache_protocol::request::{Request, Retrieve};
 use tiercache_protocol::{Reject, encode};
 
+pub use detail::Detail;
 pub use settings::{Control, Settings, Stop};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -43,6 +45,8 @@ pub struct Shared {
     pub settings: Settings,
     /// How a command stops the server.
     pub control: Control,
+    /// Counts by key prefix.
+    pub detail: Detail,
 }
 
 /// Executes the requests of one worker's connections.

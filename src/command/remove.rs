@@ -5,6 +5,7 @@ use tiercache_protocol::encode::{self, DeleteReply};
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Delete, Form};
 
+use super::detail::Event;
 use super::{Executor, Flow, Progress};
 use crate::entry::Marks;
 use crate::tier::{Attempt, Current, Decision, NewItem, Outcome, Value, View};
@@ -45,8 +46,9 @@ impl Executor {
                 }
             },
         );
-        let counters = &self.local.counters;
+        let (counters, detail) = (&self.local.counters, &self.shared.detail);
         Self::finish(outcome, |done| {
+            detail.count(delete.key, Event::Delete);
             if matches!(delete.form, Form::Meta(_)) {
                 counters.cmd_meta.bump();
             }

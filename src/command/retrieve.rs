@@ -4,10 +4,12 @@ use tiercache_protocol::encode::{self, DebugFacts, ItemFacts, TouchReply};
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
 
+use super::detail::Event;
 use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
 use crate::entry::{Facts, Marks};
-use crate::metrics::Counters;
-use crate::tier::{Attempt, Change, Current, Decision, NewItem, Outcome, Tier, Value, View};
+use crate::tier::{
+    Attempt, Change, Current, Decision, Lookup, NewItem, Outcome, Tier, Value, View,
+};
 
 /// Keys of a multi-get whose fetches are under way at once.
 const PREFETCH_KEYS_MAX: usize = 64;
@@ -62,11 +64,12 @@ impl Executor {
             .cache
             .read(&mut self.local, attempt, key, |view| {
                 write_value(out, key, &view, with_cas, cas_enabled);
-                view.tier()
+                Some(view.tier())
             });
         match outcome {
             Outcome::Done { result, .. } => {
-                count_get(&self.local.counters, result);
+                let found = found(result);
+                self.count_get(key, found);
                 None
             }
             Outcome::Blocked(blocked) => Some(Wait(blocked)),
@@ -116,7 +119,7 @@ impl Executor {
                     &counters.touch_misses
                 }
                 .bump();
-                count_get(counters, result);
+                self.count_get(key, result);
                 None
             }
             Outcome::Blocked(blocked) => {
@@ -161,10 +164,11 @@ impl Executor {
             );
             match outcome {
                 Outcome::Done {
-                    result: Some(None), ..
+                    result: Lookup::Declined,
+                    ..
                 } => self.retrieve_and_change(retrieve, progress, out),
                 Outcome::Done { result, cas } => Outcome::Done {
-                    result: result.flatten(),
+                    result: found(result),
                     cas,
                 },
                 Outcome::Blocked(blocked) => Outcome::Blocked(blocked),
@@ -192,7 +196,7 @@ impl Executor {
             }
             .bump();
         }
-        count_get(counters, result);
+        self.count_get(retrieve.key, result);
         if result.is_none() {
             out.truncate(start);
             encode::meta_miss(out, &retrieve.form);
@@ -213,6 +217,12 @@ impl Executor {
         let vivify = retrieve.vivify.map(|exptime| exptime.resolve(now));
         let touch = retrieve.touch.map(|exptime| exptime.resolve(now));
         let recache = retrieve.recache.map(|exptime| exptime.resolve(now));
+        // Creating counts as the first access.
+        let fetched = if retrieve.no_bump {
+            Marks::default()
+        } else {
+            Marks::FETCHED
+        };
         let room = vivify.map(|_| 0);
         let outcome = self.shared.cache.update(
             &mut self.local,
@@ -226,7 +236,7 @@ impl Executor {
                     Current::Absent => match vivify {
                         None => Decision::Keep(None),
                         Some(exptime) => {
-                            let marks = key_mark(form).with(Marks::TOKEN_SENT);
+                            let marks = key_mark(form).with(Marks::TOKEN_SENT).with(fetched);
                             // Flags stand in request order: the later of N and T is what stays.
                             let touched = touch.filter(|_| !form.stands_before(b'T', b'N'));
                             let value = Value::Bytes(&[]);
@@ -295,6 +305,29 @@ impl Executor {
             }
         }
         outcome
+    }
+
+    #[inline]
+    fn count_get(&self, key: &[u8], found: Option<Tier>) {
+        let counters = &self.local.counters;
+        counters.cmd_get.bump();
+        match found {
+            None => counters.get_misses.bump(),
+            Some(tier) => {
+                counters.get_hits.bump();
+                match tier {
+                    Tier::Hot => counters.hot_hits.bump(),
+                    Tier::Cold => counters.cold_hits.bump(),
+                    Tier::Dry => counters.dry_hits.bump(),
+                }
+            }
+        }
+        let event = if found.is_some() {
+            Event::Hit
+        } else {
+            Event::Miss
+        };
+        self.shared.detail.count(key, event);
     }
 
     pub(super) fn touch(
@@ -423,18 +456,11 @@ fn write_hit(
     }
 }
 
+/// Where a read found its item.
 #[inline]
-fn count_get(counters: &Counters, found: Option<Tier>) {
-    counters.cmd_get.bump();
-    match found {
-        None => counters.get_misses.bump(),
-        Some(tier) => {
-            counters.get_hits.bump();
-            match tier {
-                Tier::Hot => counters.hot_hits.bump(),
-                Tier::Cold => counters.cold_hits.bump(),
-                Tier::Dry => counters.dry_hits.bump(),
-            }
-        }
+fn found(lookup: Lookup<Tier>) -> Option<Tier> {
+    match lookup {
+        Lookup::Hit(tier) => Some(tier),
+        Lookup::Declined | Lookup::Miss => None,
     }
 }

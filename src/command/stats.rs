@@ -8,6 +8,11 @@ use super::Executor;
 use super::settings::MEMCACHED_VERSION;
 use crate::tier::{Tier, TierStats};
 
+/// Slab classes that `stats cachedump` knows, as in memcached.
+const SLAB_CLASSES_MAX: u32 = 64;
+/// Most items of one `stats cachedump`.
+const CACHEDUMP_ITEMS_MAX: usize = 10_000;
+
 impl Executor {
     pub(super) fn stats(&mut self, arguments: &[u8], out: &mut Vec<u8>) {
         let kind = arguments.split(|byte| *byte == b' ').next().unwrap_or(b"");
@@ -20,6 +25,8 @@ impl Executor {
             }
             b"items" => self.item_stats(out),
             b"slabs" => self.slab_stats(out),
+            b"detail" => return self.stats_detail(arguments, out),
+            b"cachedump" => return self.cachedump(arguments, out),
             b"sizes" => encode::stat(out, b"sizes_status", b"disabled"),
             b"reset" => {
                 self.shared.metrics.reset();
@@ -27,6 +34,66 @@ impl Executor {
                 return;
             }
             _ => return encode::reject(out, Reject::Unknown),
+        }
+        encode::end(out);
+    }
+
+    fn stats_detail(&self, arguments: &[u8], out: &mut Vec<u8>) {
+        if !self.shared.settings.dump_enabled {
+            return out.extend_from_slice(b"CLIENT_ERROR stats detail not allowed\r\n");
+        }
+        let mut words = arguments
+            .split(|byte| *byte == b' ')
+            .filter(|word| !word.is_empty());
+        match words.nth(1) {
+            Some(b"on") => self.shared.detail.switch(true),
+            Some(b"off") => self.shared.detail.switch(false),
+            Some(b"dump") => return self.shared.detail.dump(out),
+            _ => return out.extend_from_slice(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
+        }
+        encode::ok(out, false);
+    }
+
+    /// `stats cachedump CLASS LIMIT`: items of a tier (hot is class 1, cold 2), a bounded number.
+    fn cachedump(&self, arguments: &[u8], out: &mut Vec<u8>) {
+        if !self.shared.settings.dump_enabled {
+            return out.extend_from_slice(b"CLIENT_ERROR stats cachedump not allowed\r\n");
+        }
+        let words: Vec<&[u8]> = arguments
+            .split(|byte| *byte == b' ')
+            .filter(|word| !word.is_empty())
+            .collect();
+        let [_, class, limit, ..] = words.as_slice() else {
+            return out.extend_from_slice(b"CLIENT_ERROR bad command line\r\n");
+        };
+        let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<u32>().ok();
+        let (Some(class), Some(limit)) = (number(class), number(limit)) else {
+            return encode::reject(out, Reject::BadFormat);
+        };
+        if class >= SLAB_CLASSES_MAX {
+            return out.extend_from_slice(b"CLIENT_ERROR Illegal slab id\r\n");
+        }
+        let most = if limit == 0 {
+            CACHEDUMP_ITEMS_MAX
+        } else {
+            (limit as usize).min(CACHEDUMP_ITEMS_MAX)
+        };
+        let mut rows = Vec::new();
+        for part in 0..self.shared.cache.dump_parts() {
+            if rows.len() >= most {
+                break;
+            }
+            self.shared.cache.dump_part(part, &mut rows);
+            rows.retain(|row| row.tier.class() == class);
+        }
+        for row in rows.iter().take(most) {
+            out.extend_from_slice(b"ITEM ");
+            out.extend_from_slice(&row.key);
+            out.extend_from_slice(b" [");
+            encode::number(out, row.value_bytes);
+            out.extend_from_slice(b" b; ");
+            encode::number(out, u64::from(row.facts.exptime));
+            out.extend_from_slice(b" s]\r\n");
         }
         encode::end(out);
     }

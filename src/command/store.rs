@@ -3,6 +3,7 @@
 use tiercache_protocol::encode::{self, StoreFacts, StoreReply};
 use tiercache_protocol::request::{Form, Store, StoreMode};
 
+use super::detail::Event;
 use super::retrieve::key_mark;
 use super::{Executor, Flow, Progress};
 use crate::clock::UnixSeconds;
@@ -44,7 +45,7 @@ impl Executor {
         );
         let cas_enabled = self.shared.settings.cas_enabled;
         let mut no_memory = false;
-        let counters = &self.local.counters;
+        let (counters, detail) = (&self.local.counters, &self.shared.detail);
         let flow = Self::finish(outcome, |done| {
             no_memory = done.is_none();
             let ((reply, compared, size), cas) = done.unwrap_or((
@@ -52,6 +53,7 @@ impl Executor {
                 0,
             ));
             count_store(counters, store, reply, compared);
+            detail.count(store.key, Event::Set);
             let facts = StoreFacts {
                 cas: if cas_enabled { cas } else { 0 },
                 size: size as u32,

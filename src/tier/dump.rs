@@ -15,6 +15,8 @@ pub struct DumpRow {
     pub tier: Tier,
     /// Bytes that it takes there.
     pub bytes: u64,
+    /// Bytes of its value.
+    pub value_bytes: u64,
 }
 
 impl Cache {
@@ -39,6 +41,7 @@ impl Cache {
                     facts: item.facts(slot.exptime),
                     tier: slot.location.tier(),
                     bytes: (item.words() * 8) as u64,
+                    value_bytes: item.value_bytes() as u64,
                 });
             }
         }

@@ -180,6 +180,27 @@ impl Cache {
         end
     }
 
+    /// Makes a segment of hot one of cold.
+    pub(super) fn hand_over(&self, number: u32) {
+        if !self.arena.claim(number) {
+            return;
+        }
+        self.arena.segment(number).set_kind(SegmentKind::Cold);
+        let mut key = [0; 255];
+        for (address, item) in self.arena.items(number) {
+            let hash = self.hash(item.copy_key(&mut key));
+            let mut shard = self.index.lock(hash);
+            let hot = Location::ram(SegmentKind::Hot, address);
+            if let Some((place, slot)) = shard.at_location(hash.tag(), hot) {
+                let location = Location::ram(SegmentKind::Cold, address);
+                shard.replace(place, slot, Slot { location, ..slot });
+                self.metrics.engine.demotions.add_shared(1);
+                self.metrics.engine.hot_evictions.add_shared(1);
+            }
+        }
+        self.arena.unclaim(number);
+    }
+
     /// The live item at an address, or `None` if it is dead. Expired and flushed items die here.
     fn live_in<'a>(
         &self,

@@ -32,7 +32,7 @@ pub use config::TierConfig;
 pub use dump::DumpRow;
 pub use fetch::{Attempt, Blocked};
 pub use mover::DrainReport;
-pub use operate::{Change, Current, Decision, NewItem, Outcome, Value, View};
+pub use operate::{Change, Current, Decision, Lookup, NewItem, Outcome, Value, View};
 pub use recover::RecoverReport;
 pub use slot::Tier;
 pub use stats::TierStats;

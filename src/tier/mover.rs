@@ -114,6 +114,7 @@ impl Cache {
             self.clock.tick();
             self.apply_due_flush();
             self.make_room_ahead();
+            self.fill_cold();
             self.expire_slice();
             self.age_out();
             self.dry_ahead(&mut credit);
@@ -139,6 +140,34 @@ impl Cache {
                 }
                 _ => return,
             }
+        }
+    }
+
+    /// Hands hot's oldest segments over to cold while hot is over its quota and cold below its own:
+    /// no byte is copied, only the slots change.
+    fn fill_cold(&self) {
+        loop {
+            let (mut hot, mut cold, mut oldest) = (0, 0, None);
+            for (number, segment) in self.arena.segments().iter().enumerate() {
+                match segment.kind() {
+                    _ if !segment.in_use() => {}
+                    SegmentKind::Cold => cold += segment.span(),
+                    SegmentKind::Hot => {
+                        hot += segment.span();
+                        let sequence = segment.sequence();
+                        if segment.is_sealed() && oldest.is_none_or(|(older, _)| sequence < older) {
+                            oldest = Some((sequence, number as u32));
+                        }
+                    }
+                }
+            }
+            let all = (self.arena.limit_bytes() / self.arena.segment_bytes()) as f64;
+            let hot_quota = all * self.hot_share();
+            let Some((_, number)) = oldest else { return };
+            if f64::from(hot) <= hot_quota || f64::from(cold) >= all - hot_quota || self.stop.load(Relaxed) {
+                return;
+            }
+            self.hand_over(number);
         }
     }
 

@@ -137,6 +137,17 @@ impl Value<'_> {
     }
 }
 
+/// What a read found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<R> {
+    /// An item, served.
+    Hit(R),
+    /// An item that the reader did not serve.
+    Declined,
+    /// Nothing.
+    Miss,
+}
+
 /// How an operation ended.
 #[derive(Debug)]
 pub enum Outcome<R> {
@@ -202,15 +213,15 @@ impl Cache {
     }
 
     /// Reads an item and counts the access. `serve` runs under the shard lock and sees the item as
-    /// it was before this access. `Done(None)` is a miss.
+    /// it was before this access; if it answers `None` the access does not count.
     #[inline]
     pub fn read<R>(
         &self,
         local: &mut Local,
         attempt: &mut Attempt,
         key: &[u8],
-        mut serve: impl FnMut(View<'_>) -> R,
-    ) -> Outcome<Option<R>> {
+        mut serve: impl FnMut(View<'_>) -> Option<R>,
+    ) -> Outcome<Lookup<R>> {
         let hash = self.hash(key);
         let now = self.clock.recent();
         loop {
@@ -226,16 +237,19 @@ impl Cache {
                     } else {
                         slot.location.tier()
                     };
-                    let result = serve(View {
+                    let view = View {
                         item,
                         exptime: slot.exptime,
                         tier,
-                    });
-                    touch_item(&mut shard, place, slot, item, now);
-                    return Outcome::Done {
-                        result: Some(result),
-                        cas: 0,
                     };
+                    let result = match serve(view) {
+                        Some(served) => {
+                            touch_item(&mut shard, place, slot, item, now);
+                            Lookup::Hit(served)
+                        }
+                        None => Lookup::Declined,
+                    };
+                    return Outcome::Done { result, cas: 0 };
                 }
                 if expired(slot.exptime, now) {
                     local.counters.get_expired.bump();
@@ -243,7 +257,7 @@ impl Cache {
                     local.counters.get_flushed.bump();
                 }
                 return Outcome::Done {
-                    result: None,
+                    result: Lookup::Miss,
                     cas: 0,
                 };
             }
@@ -253,7 +267,7 @@ impl Cache {
             drop(shard);
             let Some((_, slot)) = below else {
                 return Outcome::Done {
-                    result: None,
+                    result: Lookup::Miss,
                     cas: 0,
                 };
             };

@@ -8,7 +8,7 @@ use tiercache::entry::Marks;
 use tiercache::metrics::Metrics;
 use tiercache::tier::config::{DryAhead, Evict};
 use tiercache::tier::{
-    Attempt, Cache, Current, Decision, Local, NewItem, Outcome, TierConfig, Value,
+    Attempt, Cache, Current, Decision, Local, Lookup, NewItem, Outcome, TierConfig, Value,
 };
 use tiercache::units::ByteSize;
 
@@ -52,10 +52,14 @@ fn get(cache: &Cache, local: &mut Local, key: &[u8]) -> Option<Vec<u8>> {
     let outcome = cache.read(local, &mut Attempt::default(), key, |view| {
         let mut value = Vec::new();
         view.append_value(&mut value);
-        value
+        Some(value)
     });
     match outcome {
-        Outcome::Done { result, .. } => result,
+        Outcome::Done {
+            result: Lookup::Hit(value),
+            ..
+        } => Some(value),
+        Outcome::Done { .. } => None,
         other => panic!("{other:?}"),
     }
 }
