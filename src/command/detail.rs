@@ -1,0 +1,129 @@
+//! `stats detail`: gets, hits, sets and deletes by key prefix, while it is switched on.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+use tiercache_protocol::encode;
+
+/// Prefixes that are counted; keys with others go uncounted once the bound is reached.
+const PREFIXES_MAX: usize = 1024;
+/// Shards of the map of prefixes.
+const SHARDS: usize = 64;
+
+/// What happened to the keys of one prefix.
+#[derive(Debug, Default)]
+struct Counts {
+    gets: AtomicU64,
+    hits: AtomicU64,
+    sets: AtomicU64,
+    deletes: AtomicU64,
+}
+
+/// Something that happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Hit,
+    Miss,
+    Set,
+    Delete,
+}
+
+/// The counts by prefix.
+#[derive(Debug)]
+pub struct Detail {
+    enabled: AtomicBool,
+    delimiter: u8,
+    prefixes: DashMap<Box<[u8]>, Counts>,
+}
+
+impl Detail {
+    /// Counts by what stands before `delimiter` in a key (memcached's `-D`).
+    pub fn new(delimiter: u8, enabled: bool) -> Detail {
+        Detail {
+            enabled: AtomicBool::new(enabled),
+            delimiter,
+            prefixes: DashMap::with_shard_amount(SHARDS),
+        }
+    }
+
+    pub(super) fn switch(&self, on: bool) {
+        self.enabled.store(on, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn count(&self, key: &[u8], event: Event) {
+        if self.enabled.load(Relaxed) {
+            self.count_prefix(key, event);
+        }
+    }
+
+    #[cold]
+    fn count_prefix(&self, key: &[u8], event: Event) {
+        let Some(end) = memchr::memchr(self.delimiter, key) else {
+            return;
+        };
+        let prefix = &key[..end];
+        if !self.prefixes.contains_key(prefix) {
+            if self.prefixes.len() >= PREFIXES_MAX {
+                return;
+            }
+            self.prefixes.entry(prefix.into()).or_default();
+        }
+        let Some(counts) = self.prefixes.get(prefix) else {
+            return;
+        };
+        match event {
+            Event::Hit => {
+                counts.gets.fetch_add(1, Relaxed);
+                counts.hits.fetch_add(1, Relaxed);
+            }
+            Event::Miss => drop(counts.gets.fetch_add(1, Relaxed)),
+            Event::Set => drop(counts.sets.fetch_add(1, Relaxed)),
+            Event::Delete => drop(counts.deletes.fetch_add(1, Relaxed)),
+        }
+    }
+
+    /// `PREFIX p get n hit n set n del n` for each prefix.
+    pub(super) fn dump(&self, out: &mut Vec<u8>) {
+        for entry in &self.prefixes {
+            out.extend_from_slice(b"PREFIX ");
+            out.extend_from_slice(entry.key());
+            for (name, count) in [
+                (&b" get "[..], &entry.gets),
+                (b" hit ", &entry.hits),
+                (b" set ", &entry.sets),
+                (b" del ", &entry.deletes),
+            ] {
+                out.extend_from_slice(name);
+                encode::number(out, count.load(Relaxed));
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        encode::end(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_counted_while_switched_on() {
+        let detail = Detail::new(b':', false);
+        detail.count(b"a:1", Event::Hit);
+        detail.switch(true);
+        for event in [
+            Event::Hit,
+            Event::Miss,
+            Event::Set,
+            Event::Delete,
+            Event::Delete,
+        ] {
+            detail.count(b"a:2", event);
+        }
+        detail.count(b"no prefix", Event::Hit);
+        let mut out = Vec::new();
+        detail.dump(&mut out);
+        assert_eq!(out, b"PREFIX a get 2 hit 1 set 1 del 2\r\nEND\r\n");
+    }
+}
