@@ -157,6 +157,11 @@ impl Segment {
         }
     }
 
+    /// Moves it to a tier. Only who has claimed it may, and has to change the slots of its items.
+    pub fn set_kind(&self, kind: SegmentKind) {
+        self.kind.store(kind as u8, Ordering::Relaxed);
+    }
+
     /// Its place in the order of age.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Relaxed)
