@@ -25,8 +25,8 @@ const USAGE: &str = "usage: bench [--rounds N] [--operations N] [--items N] [--i
 const COUNTED_OPERATIONS: [u64; 2] = [4_000, 20_000];
 /// A server under valgrind or strace may take this long to end.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// What every server is started with: one thread, memory for every item, and as few connections as valgrind allows.
-const ARGUMENTS: &[&str] = &["-t", "1", "-m", "1024", "-c", "128"];
+/// What every server is started with: one thread, and memory for every item.
+const ARGUMENTS: &[&str] = &["-t", "1", "-m", "1024"];
 
 struct Options {
     rounds: usize,
@@ -134,7 +134,7 @@ fn cpu(options: &Options) {
     let mut samples = vec![vec![Vec::new(); options.servers.len()]; Workload::ALL.len()];
     for _ in 0..options.rounds {
         for (index, (_, binary)) in options.servers.iter().enumerate() {
-            let server = loaded(&[], binary);
+            let server = loaded(&[], binary, &[]);
             for (workload, samples) in Workload::ALL.iter().zip(&mut samples) {
                 let before = process::cpu_time(server.pid());
                 let done = workload
@@ -168,8 +168,8 @@ fn row(options: &Options, title: &str, measure: impl Fn(&Path) -> String) {
 }
 
 /// A started server that holds the items of the workloads.
-fn loaded(wrapper: &[&str], binary: &Path) -> Server {
-    let server = Server::wrapped(wrapper, binary, ARGUMENTS);
+fn loaded(wrapper: &[&str], binary: &Path, arguments: &[&str]) -> Server {
+    let server = Server::wrapped(wrapper, binary, &[ARGUMENTS, arguments].concat());
     store_items(&mut server.connect(), ITEMS_COUNT).expect("the server stores the items");
     server
 }
@@ -186,12 +186,18 @@ fn counted(
 
 /// User instructions of a whole run, and its operations.
 fn instructions(binary: &Path, workload: Workload, operations: u64) -> (u64, u64) {
+    // valgrind lets a program set its limit of open files only to what it was: memcached sets it to -c, tiercache
+    // wants some beside the connections.
     let wrapper = [
+        "prlimit",
+        "--nofile=1024:4096",
         "valgrind",
         "--tool=callgrind",
         "--callgrind-out-file=/dev/null",
     ];
-    let mut server = loaded(&wrapper, binary);
+    let named_memcached = binary.to_string_lossy().contains("memcached");
+    let connections = if named_memcached { "1024" } else { "512" };
+    let mut server = loaded(&wrapper, binary, &["-c", connections]);
     let done = workload
         .run(server.address(), operations)
         .expect("the server answers the workload");
@@ -219,7 +225,11 @@ fn transfer_calls(binary: &Path, workload: Workload, operations: u64) -> (u64, u
     let summary = folder.path().join("calls");
     let traced = format!("trace={CALLS}");
     let path = summary.display().to_string();
-    let mut server = loaded(&["strace", "-f", "-c", "-e", &traced, "-o", &path], binary);
+    let mut server = loaded(
+        &["strace", "-f", "-c", "-e", &traced, "-o", &path],
+        binary,
+        &[],
+    );
     let done = workload
         .run(server.address(), operations)
         .expect("the server answers the workload");
