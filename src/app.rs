@@ -113,7 +113,10 @@ impl Parts {
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
             control,
-            detail: Detail::new(b':', false),
+            detail: Detail::new(
+                settings::delimiter(config),
+                config.commands.prefix_delimiter.is_some(),
+            ),
         })
     }
 

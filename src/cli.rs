@@ -190,6 +190,9 @@ pub struct Flags {
     /// Without effect: there are no slabs
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
+    /// Keep statistics per key prefix, up to this character (as after `stats detail on`)
+    #[arg(short = 'D', value_name = "CHAR")]
+    pub prefix_delimiter: Option<char>,
     /// Worker threads [default: one per core]
     #[arg(short = 't', long, value_name = "NUM", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
@@ -314,6 +317,7 @@ impl Flags {
                 flush_all: off(self.disable_flush_all),
                 dump: off(self.disable_dumping),
                 shutdown: on(self.enable_shutdown),
+                prefix_delimiter: self.prefix_delimiter,
                 verbosity: Some(u32::from(self.verbose)).filter(|&level| level > 0),
                 user: self.user.clone(),
                 pid_file: self.pidfile.clone(),

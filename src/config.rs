@@ -55,6 +55,8 @@ pub struct Commands {
     pub dump: bool,
     /// `shutdown`. Default off.
     pub shutdown: bool,
+    /// Ends a key's prefix in `stats detail`, which is on from the start if this is set.
+    pub prefix_delimiter: Option<u8>,
 }
 
 /// The process itself.

@@ -86,7 +86,7 @@ fn shown(size: ByteSize) -> String {
     {
         if size.0 >= bytes {
             let count = size.0 as f64 / bytes as f64;
-            let decimals = usize::from(count < 100.0 && size.0 % bytes != 0);
+            let decimals = usize::from(count < 100.0 && !size.0.is_multiple_of(bytes));
             return format!("{count:.decimals$} {unit}");
         }
     }

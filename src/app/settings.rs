@@ -18,6 +18,11 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+/// Where a key's prefix ends.
+pub(super) fn delimiter(config: &Config) -> u8 {
+    config.commands.prefix_delimiter.unwrap_or(b':')
+}
+
 /// Tools read these by name. What tunes memcached's slabs and LRU lists stands at memcached's
 /// default, because a tool that computes with a missing row fails.
 fn rows(config: &Config) -> Vec<(String, String)> {
@@ -45,8 +50,8 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         row("chunk_size", "48".to_owned()),
         row("num_threads", server.threads.to_string()),
         row("num_threads_per_udp", "0".to_owned()),
-        row("stat_key_prefix", ":".to_owned()),
-        row("detail_enabled", word(false)),
+        row("stat_key_prefix", char::from(delimiter(config)).to_string()),
+        row("detail_enabled", word(commands.prefix_delimiter.is_some())),
         row("reqs_per_event", server.turn_requests_max.to_string()),
         row("cas_enabled", word(commands.cas)),
         row("tcp_backlog", server.backlog.to_string()),

@@ -16,8 +16,6 @@ pub struct UnbuiltFlags {
     memory_file: Option<String>,
     #[arg(short = 'N', long, hide = true)]
     napi_ids: Option<String>,
-    #[arg(short = 'D', hide = true)]
-    prefix_delimiter: Option<String>,
     #[arg(long, hide = true)]
     pub(super) hot: Option<String>,
     #[arg(long, hide = true)]
@@ -64,7 +62,6 @@ impl UnbuiltFlags {
                 "-N",
                 "connections are dealt to the workers in turn, not by NAPI id",
             ),
-            (self.prefix_delimiter.is_some(), "-D", "statistics per key prefix: not built yet"),
             (pool(&self.hot), "--hot", "only ram is built"),
             (pool(&self.cold), "--cold", "only ram is built"),
             (self.cold_sharing.is_some(), "--cold-sharing", later),

@@ -159,7 +159,7 @@ section! {
         /// `shutdown` allowed; `-A`.
         shutdown: bool,
         /// Statistics per key prefix, up to this character; `-D`.
-        prefix_delimiter: NotBuilt,
+        prefix_delimiter: char,
         /// 0 to 3; `-v`.
         verbosity: u32,
         /// Whom to become when started as root; `-u`.
@@ -233,12 +233,11 @@ impl Layer {
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 9] = [
+    pub const NOT_BUILT: [&str; 8] = [
         "cold.sharing",
         "cold.fresh",
         "dry.spool",
         "tracking.url",
-        "server.prefix_delimiter",
         "server.tls",
         "server.auth",
         "admin.listen",

@@ -69,7 +69,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             flush_all: Some(commands.flush_all),
             dump: Some(commands.dump),
             shutdown: Some(commands.shutdown),
-            prefix_delimiter: None,
+            prefix_delimiter: commands.prefix_delimiter.map(char::from),
             verbosity: Some(process.verbosity),
             user: process.user.clone(),
             pid_file: process.pid_file.clone(),

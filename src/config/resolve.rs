@@ -37,7 +37,7 @@ fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigE
 pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigError> {
     let Layer { memory, hot, cold, dry, tracking, server, .. } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, machine)?;
-    let commands = commands(&server);
+    let commands = commands(&server)?;
     let process = process(&server)?;
     Ok(Config {
         server: server_config(server, machine, tier.item_size_max)?,
@@ -242,13 +242,20 @@ fn addresses(texts: &[String], port: Option<u16>) -> Result<Vec<Address>, Config
     Ok(addresses)
 }
 
-fn commands(server: &layer::Server) -> Commands {
-    Commands {
+fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
+    let prefix_delimiter = match server.prefix_delimiter {
+        Some(delimiter) if !delimiter.is_ascii_graphic() => {
+            return refuse("server.prefix_delimiter", "must be a printable ASCII character");
+        }
+        delimiter => delimiter.map(|delimiter| delimiter as u8),
+    };
+    Ok(Commands {
         cas: server.cas.unwrap_or(true),
         flush_all: server.flush_all.unwrap_or(true),
         dump: server.dump.unwrap_or(true),
+        prefix_delimiter,
         shutdown: server.shutdown.unwrap_or(false),
-    }
+    })
 }
 
 fn process(server: &layer::Server) -> Result<Process, ConfigError> {

@@ -1,22 +1,22 @@
 //! The acceptor: one thread that takes connections in and deals them to the workers in turn.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::config::BeyondLimit;
+use super::gate::Ticket;
 use super::listener::Place;
 use super::worker::{self, Message, Site};
 
@@ -26,31 +26,38 @@ const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 /// How long accepting rests when the process has no file descriptors left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
+/// When the acceptor ends what.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    /// No connection is accepted any more.
+    pub(super) accepting: CancellationToken,
+    /// The workers have ended: nobody needs ticks and timers any more.
+    pub(super) all: CancellationToken,
+}
+
+/// The runtime of the acceptor, whose timers the workers use too.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
 /// Starts the thread `acceptor`.
 pub(super) fn start(
+    runtime: Runtime,
     sockets: Vec<(Socket, Place)>,
     site: Arc<Site>,
     workers: Vec<mpsc::Sender<Message>>,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> io::Result<JoinHandle<()>> {
-    let mut builder = Builder::new_current_thread();
-    builder.enable_all();
-    std::thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
-        let runtime = match builder.build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "start the acceptor's runtime"),
-        };
-        runtime.block_on(run(sockets, site, workers, stop));
-    })
+    let thread = std::thread::Builder::new().name("acceptor".to_owned());
+    thread.spawn(move || runtime.block_on(run(sockets, site, workers, stop)))
 }
 
 async fn run(
     sockets: Vec<(Socket, Place)>,
     site: Arc<Site>,
     workers: Vec<mpsc::Sender<Message>>,
-    stop: CancellationToken,
+    stop: Stop,
 ) {
-    let dealer = Rc::new(Dealer { site, workers, next: Cell::new(0) });
     let unix_sockets: Vec<_> = sockets
         .iter()
         .filter_map(|(_, place)| match place {
@@ -58,27 +65,32 @@ async fn run(
             Place::Tcp(_) => None,
         })
         .collect();
+    let dealer = Arc::new(Dealer { site, workers, next: AtomicUsize::new(0) });
+    let mut accepting = JoinSet::new();
     for (socket, place) in sockets {
-        tokio::task::spawn_local(accept_all(socket, place, Rc::clone(&dealer)));
+        accepting.spawn(accept_all(socket, place, Arc::clone(&dealer)));
     }
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.accepting.cancelled(), if !accepting.is_empty() => {
+                accepting.shutdown().await;
+                for path in &unix_sockets {
+                    // The next start removes it as well; this only tidies up.
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+            () = stop.all.cancelled() => return,
             _ = seconds.tick() => dealer.tick(),
         }
-    }
-    for path in unix_sockets {
-        // The next start removes it as well; this only tidies up.
-        let _ = std::fs::remove_file(path);
     }
 }
 
 struct Dealer {
     site: Arc<Site>,
     workers: Vec<mpsc::Sender<Message>>,
-    next: Cell<usize>,
+    next: AtomicUsize,
 }
 
 impl Dealer {
@@ -89,9 +101,8 @@ impl Dealer {
         }
     }
 
-    async fn deal(&self, socket: worker::Socket, ticket: super::gate::Ticket) {
-        let number = self.next.get();
-        self.next.set((number + 1) % self.workers.len());
+    async fn deal(&self, socket: worker::Socket, ticket: Ticket) {
+        let number = self.next.fetch_add(1, Relaxed) % self.workers.len();
         // It fails only when the worker has ended, and with it the server.
         let _ = self.workers[number].send(Message::Serve(socket, ticket)).await;
     }
@@ -122,7 +133,7 @@ impl Listener {
     }
 }
 
-async fn accept_all(socket: Socket, place: Place, dealer: Rc<Dealer>) {
+async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
     let site = &dealer.site;
     let listener = match Listener::watch(socket, &place) {
         Ok(listener) => listener,

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use tiercache_protocol::{Decoded, Decoder};
+use tiercache_protocol::{Decoded, Decoder, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::held::Why;
@@ -117,27 +117,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> io::Result<(After, Option<usize>)> {
         let mut requests_left = self.worker.site.config.turn_requests_max;
         while !input.unconsumed().is_empty() {
-            let consumed = match decoder.decode(input.unconsumed()) {
+            let decoded = decoder.decode(input.unconsumed());
+            let consumed = match &decoded {
                 Decoded::Request { request, consumed } => {
-                    let mut progress = Progress::default();
-                    loop {
-                        // The borrow ends before anything is awaited.
-                        let flow = self.worker.executor.borrow_mut().execute(
-                            &request,
-                            &mut progress,
-                            &mut self.answers,
-                        );
-                        match flow {
-                            Flow::Done => break,
-                            Flow::Flush => self.send().await?,
-                            Flow::Wait(wait) => {
-                                self.worker.waiter.wait(wait, &mut progress).await;
-                                self.worker.executor.borrow_mut().begin_batch();
-                            }
-                            Flow::Close => return Ok((After::End, None)),
-                        }
+                    if self.answer(request).await? == After::End {
+                        return Ok((After::End, None));
                     }
-                    consumed
+                    *consumed
                 }
                 Decoded::Reject { reply, consumed, key_to_delete } => {
                     if let Some(key) = key_to_delete {
@@ -146,10 +132,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if let Some(reply) = reply {
                         self.answers.extend_from_slice(reply.as_bytes());
                     }
-                    consumed
+                    *consumed
                 }
-                Decoded::Skip { consumed } => consumed,
-                Decoded::More { total } => return Ok((After::Goon, total)),
+                Decoded::Skip { consumed } => *consumed,
+                Decoded::More { total } => return Ok((After::Goon, *total)),
                 Decoded::Close { reason } => {
                     tracing::debug!(connection = self.client.id, %reason, "closed without an answer");
                     return Ok((After::End, None));
@@ -166,6 +152,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         Ok((After::Goon, None))
+    }
+
+    /// Executes one request; most are done at the first try.
+    #[inline]
+    async fn answer(&mut self, request: &Request<'_>) -> io::Result<After> {
+        let mut progress = Progress::default();
+        loop {
+            // The borrow ends before anything is awaited.
+            let flow = self.worker.executor.borrow_mut().execute(
+                request,
+                &mut progress,
+                &mut self.answers,
+            );
+            match flow {
+                Flow::Done => return Ok(After::Goon),
+                Flow::Flush => self.send().await?,
+                Flow::Wait(wait) => {
+                    self.worker.wait(wait, &mut progress).await;
+                    self.worker.executor.borrow_mut().begin_batch();
+                }
+                Flow::Close => return Ok(After::End),
+            }
+        }
     }
 
     /// Sends what there is and lets the other connections of the worker have their turn.

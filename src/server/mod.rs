@@ -26,27 +26,26 @@ mod worker;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
 pub use listener::{ListenError, Listeners, Place, write_port_file};
 
 use crate::command::{Executor, Shared};
-use worker::Message;
+use acceptor::Stop;
+use worker::{Message, Site};
 
 /// Connections handed to a worker that it has not looked at yet. Beyond it the acceptor waits, and
 /// further clients wait in the kernel's queue.
 const HANDOVER_QUEUE: usize = 256;
 
-/// How long a stop waits for connections that are in the midst of an answer.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long a stop waits for connections that are in the midst of an answer, in seconds.
+const STOP_GRACE_SECONDS: u32 = 3;
 
 /// A running server.
 pub struct Server {
-    stop: CancellationToken,
+    stop: Stop,
     acceptor: JoinHandle<()>,
     workers: Vec<(mpsc::Sender<Message>, JoinHandle<()>)>,
 }
@@ -61,8 +60,9 @@ impl Server {
         listeners: Listeners,
         shared: &Arc<Shared>,
     ) -> Result<Server, ListenError> {
-        let stop = CancellationToken::new();
-        let site = Arc::new(worker::Site::new(config, Arc::clone(shared)));
+        let runtime = acceptor::runtime().map_err(ListenError::Thread)?;
+        let timers = runtime.handle().clone();
+        let site = Arc::new(Site::new(config, Arc::clone(shared), timers));
         let workers: Vec<_> = (0..config.threads)
             .map(|number| {
                 let executor = || Executor::new(Arc::clone(shared), number);
@@ -70,8 +70,9 @@ impl Server {
             })
             .collect::<io::Result<_>>()
             .map_err(ListenError::Thread)?;
-        let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();
-        let acceptor = acceptor::start(listeners.listen()?, site, senders, stop.clone())
+        let inboxes = workers.iter().map(|(inbox, _)| inbox.clone()).collect();
+        let stop = Stop::default();
+        let acceptor = acceptor::start(runtime, listeners.listen()?, site, inboxes, stop.clone())
             .map_err(ListenError::Thread)?;
         Ok(Server { stop, acceptor, workers })
     }
@@ -79,15 +80,16 @@ impl Server {
     /// Stops accepting, lets the connections finish the answers they are giving, closes them and
     /// waits for the threads. Takes at most a few seconds.
     pub fn stop(self) {
-        self.stop.cancel();
-        // A thread that panicked has nothing left to be waited for.
-        let _ = self.acceptor.join();
-        for (sender, _) in &self.workers {
-            let _ = sender.blocking_send(Message::Stop);
+        self.stop.accepting.cancel();
+        for (inbox, _) in &self.workers {
+            // It fails only when the worker has ended already.
+            let _ = inbox.blocking_send(Message::Stop);
         }
-        for (sender, thread) in self.workers {
-            drop(sender);
+        for (_, thread) in self.workers {
+            // A thread that panicked has nothing left to be waited for.
             let _ = thread.join();
         }
+        self.stop.all.cancel();
+        let _ = self.acceptor.join();
     }
 }

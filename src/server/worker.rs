@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
+use tokio_util::context::TokioContext;
 
 use super::buffers::Buffers;
 use super::config::ServerConfig;
 use super::connection;
 use super::gate::{Gate, Ticket};
 use super::held::Held;
-use super::{HANDOVER_QUEUE, STOP_GRACE};
-use crate::command::{Executor, Shared};
+use super::{HANDOVER_QUEUE, STOP_GRACE_SECONDS};
+use crate::command::{Executor, Progress, Shared, Wait};
 
 /// A client that reads nothing of its answers for so long is closed, in seconds.
 const UNREAD_SECONDS_MAX: u32 = 60;
@@ -31,15 +32,18 @@ pub(super) struct Site {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Gate>,
     pub(super) held: Held,
+    /// Whose timers the workers' waits use: a runtime without timers of its own is cheaper to wake.
+    pub(super) timers: Handle,
     next_connection: AtomicU64,
 }
 
 impl Site {
-    pub(super) fn new(config: &ServerConfig, shared: Arc<Shared>) -> Site {
+    pub(super) fn new(config: &ServerConfig, shared: Arc<Shared>, timers: Handle) -> Site {
         Site {
             config: config.clone(),
             gate: Arc::new(Gate::new(config.max_connections, Arc::clone(&shared))),
             held: Held::new(config.item_size_max, Arc::clone(&shared)),
+            timers,
             next_connection: AtomicU64::new(1),
             shared,
         }
@@ -101,7 +105,7 @@ pub(super) struct Worker {
     pub(super) executor: RefCell<Executor>,
     /// Waits for what blocks a request. Apart from `executor`, which the worker's other connections
     /// borrow meanwhile.
-    pub(super) waiter: Executor,
+    waiter: Executor,
     pub(super) buffers: Buffers,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     second: Cell<u32>,
@@ -118,8 +122,7 @@ pub(super) fn start(
     let (sender, inbox) = mpsc::channel(HANDOVER_QUEUE);
     let site = Arc::clone(site);
     let mut builder = Builder::new_current_thread();
-    // A request that waits for dry has a deadline; everything else goes by the ticks.
-    builder.enable_io().enable_time();
+    builder.enable_io();
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let worker = Rc::new(Worker {
             site,
@@ -140,7 +143,7 @@ pub(super) fn start(
 }
 
 async fn run(worker: &Rc<Worker>, mut inbox: mpsc::Receiver<Message>) {
-    let mut grace_ticks_left = STOP_GRACE.as_secs();
+    let mut grace_seconds_left = STOP_GRACE_SECONDS;
     loop {
         tokio::select! {
             message = inbox.recv() => match message {
@@ -148,14 +151,15 @@ async fn run(worker: &Rc<Worker>, mut inbox: mpsc::Receiver<Message>) {
                 Some(Message::Tick) => {
                     worker.tick();
                     if worker.stopping.get() {
-                        grace_ticks_left = grace_ticks_left.saturating_sub(1);
+                        grace_seconds_left = grace_seconds_left.saturating_sub(1);
                     }
                 }
                 Some(Message::Stop) | None => worker.stop(),
             },
             () = worker.emptied.notified(), if worker.stopping.get() => {}
         }
-        if worker.stopping.get() && (worker.clients.borrow().is_empty() || grace_ticks_left == 0) {
+        if worker.stopping.get() && (worker.clients.borrow().is_empty() || grace_seconds_left == 0)
+        {
             return;
         }
     }
@@ -163,6 +167,9 @@ async fn run(worker: &Rc<Worker>, mut inbox: mpsc::Receiver<Message>) {
 
 impl Worker {
     fn serve(self: &Rc<Worker>, socket: Socket, ticket: Ticket) {
+        if self.stopping.get() {
+            return;
+        }
         let id = self.site.next_connection.fetch_add(1, Relaxed);
         let client = Rc::new(Client {
             id,
@@ -184,6 +191,12 @@ impl Worker {
         // The task's end is known by its place being dropped; its handle is only for closing it.
         let _ = client.abort.set(task.abort_handle());
         self.clients.borrow_mut().insert(id, client);
+    }
+
+    /// Waits for what blocks a request.
+    pub(super) async fn wait(&self, wait: Wait, progress: &mut Progress) {
+        let waiting = self.waiter.wait(wait, progress);
+        TokioContext::new(waiting, self.site.timers.clone()).await;
     }
 
     /// Closes connections that are idle or stalled for too long.

@@ -34,7 +34,6 @@ fn nothing_is_ignored_in_silence() {
         (&["-Y", "f"], "-Y: authentication"),
         (&["-e", "f"], "-e: items are not kept"),
         (&["-N", "1"], "-N: "),
-        (&["-D", ":"], "-D: statistics"),
         (&["-B", "binary"], "not built yet"),
         (&["-U", "11211"], "UDP is not served"),
         (&["-o", "ext_path=/f:1g"], "--dry"),

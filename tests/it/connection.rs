@@ -1,5 +1,6 @@
 //! Connections: order, limits, half requests, clients that misbehave, unix sockets, stopping.
 
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -160,7 +161,7 @@ fn a_client_that_does_not_read_bothers_nobody() {
     greedy.0.set_nonblocking(true).unwrap();
     let mut requests = 0;
     // Until the server has stopped reading and both sockets are full.
-    while let Ok(count) = std::io::Write::write(&mut greedy.0, &b"get k\r\n".repeat(1000)) {
+    while let Ok(count) = greedy.0.write(&b"get k\r\n".repeat(1000)) {
         requests += count / 7;
         server.check(&[("mn\r\n", "MN\r\n")]);
     }
@@ -172,7 +173,8 @@ fn a_client_that_does_not_read_bothers_nobody() {
     }
 }
 
-// Half sent values beyond the common bound: the longest stalled give way, others are served.
+// Half sent values beyond the common bound: some of the stalled give way, the others and those who
+// are not stalled are served.
 #[test]
 fn half_sent_values_share_a_bound() {
     let server = Server::start(&["-c", "200"]);
@@ -181,19 +183,21 @@ fn half_sent_values_share_a_bound() {
         .map(|number| {
             let mut client = server.connect();
             client.send(format!("set k{number} 0 0 1000100\r\n").as_bytes());
-            // The first ones may be closed while the later ones send.
-            let _ = std::io::Write::write_all(&mut client.0, &body);
+            // Some are closed before they have sent it all.
+            let _ = client.0.write_all(&body);
             client
         })
         .collect();
-    server.check(&[(
-        "set probe 0 0 2\r\nok\r\nget probe\r\n",
-        "STORED\r\nVALUE probe 0 2\r\nok\r\nEND\r\n",
-    )]);
-    let mut last = stalled.into_iter().next_back().unwrap();
-    last.send(&[b'x'; 100]);
-    last.send(b"\r\n");
-    last.expect("STORED\r\n");
+    let dialogue = "VALUE probe 0 2\r\nok\r\nEND\r\n";
+    server.check(&[("set probe 0 0 2\r\nok\r\n", "STORED\r\n"), ("get probe\r\n", dialogue)]);
+    let mut stored = 0;
+    for mut client in stalled {
+        let _ = client.0.write_all(&[b'x'; 100]).and_then(|()| client.0.write_all(b"\r\nquit\r\n"));
+        let answer = client.rest();
+        assert!(answer.is_empty() || answer == b"STORED\r\n");
+        stored += usize::from(!answer.is_empty());
+    }
+    assert!((30..=60).contains(&stored), "{stored} of 80 were kept");
 }
 
 #[test]
