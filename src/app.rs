@@ -41,7 +41,10 @@ const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut notices = notices.to_vec();
     // Before any thread exists: identity and limits are per thread until then.
-    notices.extend(process::prepare(&config.process, config.server.max_connections)?);
+    notices.extend(process::prepare(
+        &config.process,
+        config.server.max_connections,
+    )?);
     let signals = Signals::watch()?;
     let listeners = Listeners::bind(&config.server)?;
     let places: Vec<_> = listeners.places().cloned().collect();
@@ -54,7 +57,12 @@ pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow:
     if let Some(path) = std::env::var_os(PORT_FILE_VARIABLE) {
         write_port_file(Path::new(&path), &places).context("write the file of ports")?;
     }
-    let pid_file = config.process.pid_file.as_deref().map(process::PidFile::write).transpose()?;
+    let pid_file = config
+        .process
+        .pid_file
+        .as_deref()
+        .map(process::PidFile::write)
+        .transpose()?;
     banner::print(config, &places, &parts, &notices);
     ready();
     let how = parts.wait_for_stop(&signals, &shared.control);
@@ -84,7 +92,9 @@ impl Parts {
             Some(dry) => Some(Arc::new(open_dry(dry, &clock)?)),
             None => None,
         };
-        let hooks = dry.as_ref().and_then(|dry| tracking::Hooks::set(dry, &config.tracking));
+        let hooks = dry
+            .as_ref()
+            .and_then(|dry| tracking::Hooks::set(dry, &config.tracking));
         let progress = Progress::new("recovering");
         let (cache, recovered) = Cache::start(
             config.tier.clone(),
@@ -97,11 +107,20 @@ impl Parts {
         progress.end();
         let follower = match (&dry, &config.dry, hooks) {
             (Some(dry), Some(place), Some(hooks)) => {
-                Some(hooks.follow(dry, &place.folder, &config.tracking)?)
+                let follower = hooks.follow(dry, &place.folder, &config.tracking)?;
+                follower.follow_accesses(&cache, &clock);
+                Some(follower)
             }
             _ => None,
         };
-        Ok(Parts { clock, metrics, dry, cache, follower, recovered })
+        Ok(Parts {
+            clock,
+            metrics,
+            dry,
+            cache,
+            follower,
+            recovered,
+        })
     }
 
     fn shared(&self, config: &Config) -> Arc<Shared> {
@@ -126,9 +145,16 @@ impl Parts {
         loop {
             let (signalled, commanded) = (signals.stop.is_cancelled(), control.stop.is_cancelled());
             if signalled || commanded {
-                return if signalled { Stop::Graceful } else { control.how() };
+                return if signalled {
+                    Stop::Graceful
+                } else {
+                    control.how()
+                };
             }
-            if let Some(follower) = self.follower.as_ref().filter(|_| Instant::now() >= next_totals)
+            if let Some(follower) = self
+                .follower
+                .as_ref()
+                .filter(|_| Instant::now() >= next_totals)
             {
                 follower.totals(&self.cache, &self.metrics, &self.clock);
                 next_totals = Instant::now() + tracking::TOTALS_INTERVAL;
@@ -144,8 +170,9 @@ impl Parts {
         let deadline = Instant::now() + config.tier.drain_timeout.0;
         if how == Stop::Graceful {
             let progress = Progress::new("draining to dry");
-            let report =
-                self.cache.drain(deadline, &|done, all| progress.show(done, all, &"segments"));
+            let report = self
+                .cache
+                .drain(deadline, &|done, all| progress.show(done, all, &"segments"));
             progress.end();
             tracing::info!(
                 copied_bytes = report.copied_bytes,

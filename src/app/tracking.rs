@@ -96,8 +96,12 @@ impl Follower {
         let stats = cache.stats();
         let hits = metrics.totals();
         let dry_bytes = stats.dry.as_ref().map_or(0, |dry| dry.live_bytes);
-        let total =
-            |name: &str, items, bytes, hits| Total { name: name.to_owned(), items, bytes, hits };
+        let total = |name: &str, items, bytes, hits| Total {
+            name: name.to_owned(),
+            items,
+            bytes,
+            hits,
+        };
         self.worker.handle().totals(Totals {
             at: clock.recent(),
             entries: vec![
@@ -106,6 +110,14 @@ impl Follower {
                 total("dry", stats.dry_items, dry_bytes, hits.dry_hits),
             ],
         });
+    }
+
+    /// Has each item that dry brings up told, so that its row shows when it was last wanted.
+    pub(super) fn follow_accesses(&self, cache: &Cache, clock: &Arc<Clock>) {
+        let (handle, clock) = (self.worker.handle(), Arc::clone(clock));
+        cache.set_on_access(Box::new(move |place| {
+            handle.accessed(place.segment, place.offset, 1, clock.recent());
+        }));
     }
 
     /// Brings the mirror up to date and closes it.

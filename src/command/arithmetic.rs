@@ -10,8 +10,6 @@ use crate::tier::{Current, Decision, NewItem, Outcome, Value};
 
 /// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
-/// Values longer than this are no numbers.
-const NUMBER_BYTES_MAX: usize = 1024;
 
 /// What counting comes to: the reply without its CAS unique and time to live.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +46,7 @@ impl Executor {
                         Current::Present(view) => {
                             let facts = view.facts();
                             text.clear();
-                            if view.value_bytes() <= NUMBER_BYTES_MAX {
-                                view.append_value(&mut text);
-                            }
+                            view.append_value(&mut text);
                             seen = Some(facts);
                         }
                     }
@@ -93,6 +89,10 @@ impl Executor {
                         return Decision::Keep(false);
                     }
                     let (flags, marks) = match (seen, &request.form) {
+                        // A longer number makes a new item, as in memcached.
+                        (Some(facts), _) if new_text.len() > text.len() => {
+                            (facts.flags, Marks::default())
+                        }
                         (Some(facts), _) => (facts.flags, facts.marks),
                         (None, Form::Meta(form)) => (0, key_mark(form).without(Marks::KEY_BASE64)),
                         (None, Form::Classic { .. }) => (0, Marks::default()),

@@ -92,7 +92,6 @@ fn tier(
         dry_index,
         durability: dry.durability.unwrap_or_default(),
         drain_timeout: dry.drain_timeout.unwrap_or(defaults.drain_timeout),
-        rules: Vec::new(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! The cache's parts, and the heads that new items are appended to.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -13,7 +13,7 @@ use super::index::{Index, KeyHash};
 use super::mover::Mover;
 use super::policy;
 use crate::clock::Clock;
-use crate::dry::{Dry, Durability};
+use crate::dry::{Dry, Durability, Place};
 use crate::entry::HashSeed;
 use crate::metrics::{Counters, Metrics};
 use crate::ram::{Address, Arena, SegmentKind};
@@ -83,8 +83,12 @@ pub struct Cache {
     pub(super) wake: Wake,
     /// Told each time segments became free.
     pub(super) room: tokio::sync::Notify,
+    pub(super) on_access: OnceLock<OnAccess>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
+
+/// What is told of each item that is brought up from dry.
+pub type OnAccess = Box<dyn Fn(Place) + Send + Sync>;
 
 /// What the mover's thread sleeps on.
 #[derive(Debug, Default)]
@@ -209,6 +213,7 @@ impl Cache {
             stop: AtomicBool::new(false),
             wake: Wake::default(),
             room: tokio::sync::Notify::new(),
+            on_access: OnceLock::new(),
             threads: Mutex::default(),
             config,
             clock,
@@ -254,6 +259,12 @@ impl Cache {
             .map_err(|source| StartError::Thread { name, source })?;
         self.threads.lock().push(thread);
         Ok(())
+    }
+
+    /// Sets who is told of items that are brought up from dry, once.
+    pub fn set_on_access(&self, hook: OnAccess) {
+        // Only the first one counts: the app sets one.
+        let _ = self.on_access.set(hook);
     }
 
     /// Stops the cache's threads and waits for them. Operations still work, but nothing moves.

@@ -35,8 +35,6 @@ pub struct TierConfig {
     pub drain_timeout: Span,
     /// Which loss the dry tier survives warm. Default `process`.
     pub durability: Durability,
-    /// Residence times of items whose key a rule names; the first match counts. Default none.
-    pub rules: Vec<TtlRule>,
 }
 
 impl TierConfig {
@@ -62,7 +60,6 @@ impl Default for TierConfig {
             dry_index: TierConfig::dry_index_default(ByteSize::gib(12)),
             drain_timeout: Span::seconds(20),
             durability: Durability::Process,
-            rules: Vec::new(),
         }
     }
 }
@@ -105,7 +102,11 @@ impl std::str::FromStr for DryAhead {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<DryAhead, UnitError> {
-        if text == "off" { Ok(DryAhead::Off) } else { text.parse().map(DryAhead::Rate) }
+        if text == "off" {
+            Ok(DryAhead::Off)
+        } else {
+            text.parse().map(DryAhead::Rate)
+        }
     }
 }
 
@@ -124,28 +125,4 @@ impl From<DryAhead> for String {
             DryAhead::Rate(rate) => rate.to_string(),
         }
     }
-}
-
-/// Residence times for the keys that a rule selects.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TtlRule {
-    /// Which keys.
-    pub keys: RuleKeys,
-    /// In place of [`TierConfig::hot_ttl`].
-    pub hot_ttl: Option<Span>,
-    /// In place of [`TierConfig::cold_ttl`].
-    pub cold_ttl: Option<Span>,
-    /// In place of the dry tier's.
-    pub dry_ttl: Option<Span>,
-}
-
-/// How a rule selects keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleKeys {
-    /// The key begins with this.
-    Prefix(String),
-    /// The key matches this pattern, in which `*` stands for any bytes.
-    Glob(String),
-    /// The item carries this tag.
-    Tag(String, String),
 }

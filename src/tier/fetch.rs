@@ -493,6 +493,10 @@ impl Cache {
         ) {
             Ok(()) => {
                 self.metrics.engine.promotions.add_shared(1);
+                drop(shard);
+                if let (Some(hook), Some((place, _))) = (self.on_access.get(), location.place()) {
+                    hook(place);
+                }
                 Ok(Fetched::Up)
             }
             Err(_) => Ok(Fetched::Lost),

@@ -27,7 +27,7 @@ mod slot;
 mod stats;
 mod table;
 
-pub use cache::{Cache, Local, StartError};
+pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
 pub use dump::DumpRow;
 pub use fetch::{Attempt, Blocked};

@@ -118,6 +118,7 @@ impl Cache {
             self.expire_slice();
             self.age_out();
             self.dry_ahead(&mut credit);
+            self.bound_dry_index();
             self.room.notify_waiters();
         }
     }
@@ -164,10 +165,22 @@ impl Cache {
             let all = (self.arena.limit_bytes() / self.arena.segment_bytes()) as f64;
             let hot_quota = all * self.hot_share();
             let Some((_, number)) = oldest else { return };
-            if f64::from(hot) <= hot_quota || f64::from(cold) >= all - hot_quota || self.stop.load(Relaxed) {
+            if f64::from(hot) <= hot_quota
+                || f64::from(cold) >= all - hot_quota
+                || self.stop.load(Relaxed)
+            {
                 return;
             }
             self.hand_over(number);
+        }
+    }
+
+    /// Has dry give up a segment while its slots take more memory than they may.
+    fn bound_dry_index(&self) {
+        if let Some(dry) = &self.dry
+            && self.dry_index_bytes() as u64 > self.config.dry_index.0
+        {
+            dry.reclaim_one();
         }
     }
 

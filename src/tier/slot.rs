@@ -53,7 +53,7 @@ const RAM_HITS_SHIFT: u32 = 53;
 const RAM_HITS: u64 = 3 << RAM_HITS_SHIFT;
 const RAM_COLD: u64 = 1 << 52;
 const TAG_SHIFT: u32 = 55;
-const TAG: u64 = (1 << Tag::LOW_BITS) - 1 << TAG_SHIFT;
+const TAG: u64 = ((1 << Tag::LOW_BITS) - 1) << TAG_SHIFT;
 const SIZE_CLASS_SHIFT: u32 = 51;
 const SIZE_CLASS_MAX: u64 = 15;
 /// Bytes of the smallest size class; each further one is twice as large.

@@ -70,7 +70,7 @@ impl Table {
 
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        (u64::from(tag) * self.homes as u64 >> 32) as usize
+        ((u64::from(tag) * self.homes as u64) >> 32) as usize
     }
 
     #[inline]
