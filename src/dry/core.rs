@@ -150,20 +150,20 @@ impl Core {
 
     /// Stores a kill; see [`super::Dry::kill`].
     #[inline]
-    pub(super) fn kill(&self, place: Place, bytes: u32) {
+    pub(super) fn kill(&self, place: Place) {
         match self.journal.kill(place) {
             Stored::Yes => {}
             Stored::NewFile => self.keeper.wake(),
             Stored::No => self.fail("the kill journal is full and could not be folded in time"),
         }
-        if self.table.add_live(place.segment, -1, -i64::from(bytes)) <= 0 {
+        if self.table.add_live(place.segment, -1) <= 0 {
             self.reclaimer.look_soon();
         }
     }
 
     /// Stores a kill and waits for the device; see [`super::Dry::commit_kill`].
-    pub(super) fn commit_kill(&self, place: Place, bytes: u32) -> Result<(), DryError> {
-        self.kill(place, bytes);
+    pub(super) fn commit_kill(&self, place: Place) -> Result<(), DryError> {
+        self.kill(place);
         self.commit()
     }
 
@@ -201,7 +201,7 @@ impl Core {
             segments: self.table.count(),
             bytes_on_disk: self.table.bytes(),
             size_bytes: self.limits.size,
-            live_bytes: all.iter().map(|segment| self.table.live_bytes(segment.id)).sum(),
+            live_bytes: all.iter().map(|segment| self.table.live_bytes(segment)).sum(),
             queue_bytes: self.writer.pending_bytes() as u64,
             journal_bytes: self.journal.used_bytes(),
             journal_kills: self.journal.kills(),

@@ -82,9 +82,7 @@ pub(super) struct FooterBuilder {
     rows: Vec<u8>,
     keys: Vec<u8>,
     tables: Vec<(u32, u32)>,
-    row_count: u64,
-    record_bytes: u64,
-    newest_access: UnixSeconds,
+    summary: Summary,
 }
 
 impl FooterBuilder {
@@ -104,9 +102,7 @@ impl FooterBuilder {
     pub(super) fn push(&mut self, row: &Row, key: &[u8]) {
         row.encode(&mut self.rows);
         self.keys.extend_from_slice(key);
-        self.row_count += 1;
-        self.record_bytes += u64::from(row.bytes);
-        self.newest_access = self.newest_access.max(row.last_access);
+        self.summary.count(row);
     }
 
     /// Whether the rows should become a table now.
@@ -137,17 +133,17 @@ impl FooterBuilder {
         Some(out)
     }
 
-    /// The footer that will lie at `place`, and the sums; the builder is empty afterwards.
-    pub(super) fn finish(&mut self, salt: u32, place: Place) -> (Vec<u8>, Summary) {
+    /// The footer that will lie at `place`; the builder is empty afterwards.
+    pub(super) fn finish(&mut self, salt: u32, place: Place) -> Vec<u8> {
         let built = std::mem::take(self);
         let bytes = footer_bytes(built.tables.len());
         let mut out = Vec::with_capacity(bytes);
         for word in [FOOTER_MAGIC, 0, place.segment, built.tables.len() as u32] {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        out.extend_from_slice(&built.row_count.to_le_bytes());
-        out.extend_from_slice(&built.record_bytes.to_le_bytes());
-        out.extend_from_slice(&built.newest_access.to_le_bytes());
+        out.extend_from_slice(&built.summary.rows.to_le_bytes());
+        out.extend_from_slice(&built.summary.record_bytes.to_le_bytes());
+        out.extend_from_slice(&built.summary.newest_access.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         for (offset, rows) in &built.tables {
             out.extend_from_slice(&offset.to_le_bytes());
@@ -158,7 +154,7 @@ impl FooterBuilder {
         let mut hasher = checksum(salt, place);
         hasher.update(&out[8..]);
         out[4..8].copy_from_slice(&hasher.finalize().to_le_bytes());
-        (out, Summary { rows: built.row_count, newest_access: built.newest_access })
+        out
     }
 }
 
@@ -170,13 +166,25 @@ fn footer_bytes(tables: usize) -> usize {
     FOOTER_HEADER_BYTES + tables * ENTRY_BYTES + END_BYTES
 }
 
-/// Sums over a segment.
+/// Sums over a segment's records, dead ones included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Summary {
-    /// Records, dead ones included.
+    /// How many there are.
     pub(super) rows: u64,
+    /// Their bytes.
+    pub(super) record_bytes: u64,
     /// The latest last access of any of them.
     pub(super) newest_access: UnixSeconds,
+}
+
+impl Summary {
+    /// Adds a record.
+    #[inline]
+    pub(super) fn count(&mut self, row: &Row) {
+        self.rows += 1;
+        self.record_bytes += u64::from(row.bytes);
+        self.newest_access = self.newest_access.max(row.last_access);
+    }
 }
 
 /// A footer that was read back.
@@ -214,7 +222,8 @@ impl Footer {
                 (Place { segment, offset: word(0) }, word(4))
             })
             .collect();
-        let summary = Summary { rows: u64_at(bytes, 16)?, newest_access: u32_at(bytes, 32)? };
+        let summary =
+            Summary { rows: u64_at(bytes, 16)?, record_bytes: u64_at(bytes, 24)?, newest_access: u32_at(bytes, 32)? };
         Some(Footer { summary, tables })
     }
 }
@@ -328,8 +337,8 @@ mod tests {
         assert_eq!(read.keys(&table).unwrap(), b"keykeykeykeykey");
         assert!(Table::decode(&table, SALT, place(101)).is_none());
 
-        let (footer, summary) = builder.finish(SALT, place(200));
-        assert_eq!(summary, Summary { rows: 5, newest_access: 6 });
+        let footer = builder.finish(SALT, place(200));
+        let summary = Summary { rows: 5, record_bytes: 400, newest_access: 6 };
         assert_eq!(Footer::bytes(&footer), Some(footer.len()));
         let read = Footer::decode(&footer, SALT, 9, 1600).unwrap();
         assert_eq!(read, Footer { summary, tables: vec![(place(100), 5)] });
@@ -340,7 +349,7 @@ mod tests {
         let mut builder = FooterBuilder::default();
         builder.push(&row(1), b"key");
         let table = builder.table(SALT, place(0)).unwrap();
-        let (footer, _) = builder.finish(SALT, place(20));
+        let footer = builder.finish(SALT, place(20));
         let read = |bytes: &[u8]| {
             let table = Table::decode(bytes, SALT, place(0))?;
             table.keys(bytes).map(<[u8]>::to_vec)

@@ -71,7 +71,7 @@ impl<'a> SealedSegment<'a> {
         SealedSegment {
             segment: found.id,
             bytes: found.bytes(),
-            live_bytes: core.table.live_bytes(found.id),
+            live_bytes: core.table.live_bytes(&found),
             rows: found.summary().rows,
             core,
             found,

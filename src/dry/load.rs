@@ -118,7 +118,7 @@ impl Core {
             }
         })?;
         // Kills of conflicting rows may have been counted already: the sum is what matters.
-        self.table.add_live(segment.id, rows, bytes as i64);
+        self.table.add_live(segment.id, rows);
         segment.set_summary(visit.summary);
         report.rows += rows as u64;
         report.bytes += bytes;

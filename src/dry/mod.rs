@@ -237,12 +237,13 @@ impl Dry {
     }
 
     /// Stores the kill of a record, in the page cache when it returns: call it under the key's shard
-    /// lock, before a new state can be read, at most once per place. `bytes` are about the record's,
-    /// for accounting. Wait-free (a slot of the journal and three atomic adds) while the journal has
-    /// a file ready; else it waits for one, and after 5 s the tier fails rather than lose a kill.
+    /// lock, before a new state can be read, at most once per place. Wait-free (a slot of the journal
+    /// and two atomic adds) while the journal has a file ready; else it waits for one, and after 5 s
+    /// the tier fails rather than lose a kill. The record's bytes are not needed: a segment's live bytes
+    /// are counted by its mean, because an index knows a record's size only roughly.
     #[inline]
-    pub fn kill(&self, place: Place, bytes: u32) {
-        self.core.kill(place, bytes);
+    pub fn kill(&self, place: Place, _bytes: u32) {
+        self.core.kill(place);
     }
 
     /// As [`Dry::kill`], and on the device when it returns (one sync for all who wait). Blocks; call
@@ -250,8 +251,8 @@ impl Dry {
     ///
     /// # Errors
     /// The device's: the tier has failed then.
-    pub fn commit_kill(&self, place: Place, bytes: u32) -> Result<(), DryError> {
-        self.core.commit_kill(place, bytes)
+    pub fn commit_kill(&self, place: Place, _bytes: u32) -> Result<(), DryError> {
+        self.core.commit_kill(place)
     }
 
     /// Waits until all kills stored so far are on the device: [`Dry::commit_kill`] for many.

@@ -139,7 +139,7 @@ impl Core {
                 return;
             }
             let unused_since = segment.summary().newest_access.saturating_add(self.limits.ttl_s);
-            if segment.id < flushed || found_dead && self.table.live_rows(segment.id) == 0 {
+            if segment.id < flushed || found_dead && self.table.live_rows(&segment) == 0 {
                 self.free(&segment, None);
             } else if unused_since < now {
                 self.free(&segment, Some(Reason::Ttl));
@@ -170,7 +170,7 @@ impl Core {
     /// Frees the segment that is at least half dead and most so, else the oldest one.
     fn free_one(&self, reason: Reason) -> bool {
         let segments = self.sealed_segments();
-        let live = |segment: &Segment| self.table.live_rows(segment.id);
+        let live = |segment: &Segment| self.table.live_rows(segment);
         let share = |segment: &Segment| live(segment) * 1000 / segment.summary().rows.max(1);
         let compactable = segments.iter().filter(|segment| share(segment) <= 500);
         let (victim, reason) = match (compactable.min_by_key(|segment| share(segment)), segments.first()) {

@@ -125,7 +125,7 @@ impl Visitor {
         let bytes = table.bytes();
         if keys == Keys::Skip {
             for row in table.rows() {
-                visit.count(&row);
+                visit.summary.count(&row);
                 each(&row, &[]);
             }
             return Ok(Some(bytes));
@@ -137,7 +137,7 @@ impl Visitor {
         for row in table.rows() {
             let (key, others) = rest.split_at(usize::from(row.key_bytes));
             rest = others;
-            visit.count(&row);
+            visit.summary.count(&row);
             each(&row, key);
         }
         Ok(Some(bytes))
@@ -176,7 +176,7 @@ impl Visitor {
                         marks: header.facts.marks.bits(),
                         key_bytes: key.len() as u8,
                     };
-                    visit.count(&row);
+                    visit.summary.count(&row);
                     each(&row, key);
                     at += u64::from(row.bytes);
                     visit.corrupt += u64::from(std::mem::take(&mut in_corrupt_run));
@@ -271,12 +271,4 @@ enum Item {
     /// Looks like something and does not verify.
     FalseStart,
     Nothing,
-}
-
-impl Visit {
-    #[inline]
-    fn count(&mut self, row: &Row) {
-        self.summary.rows += 1;
-        self.summary.newest_access = self.summary.newest_access.max(row.last_access);
-    }
 }

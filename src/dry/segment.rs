@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-use super::face::SEGMENT_BITS;
+use super::face::{Row, SEGMENT_BITS};
 use super::footer::Summary;
 use super::store::SegmentFile;
 
@@ -28,6 +28,7 @@ pub(super) struct Segment {
     bytes: AtomicU64,
     sealed: AtomicBool,
     rows: AtomicU64,
+    record_bytes: AtomicU64,
     newest_access: AtomicU32,
 }
 
@@ -41,6 +42,7 @@ impl Segment {
             bytes: AtomicU64::new(bytes),
             sealed: AtomicBool::new(false),
             rows: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
             newest_access: AtomicU32::new(0),
         }
     }
@@ -88,13 +90,29 @@ impl Segment {
         self.sealed.load(Acquire)
     }
 
+    /// Sums over what recovery found.
     pub(super) fn set_summary(&self, summary: Summary) {
         self.rows.store(summary.rows, Relaxed);
+        self.record_bytes.store(summary.record_bytes, Relaxed);
         self.newest_access.store(summary.newest_access, Relaxed);
     }
 
+    /// Counts a record that was appended; under the writer lock.
+    #[inline]
+    pub(super) fn count(&self, row: &Row) {
+        let mut summary = self.summary();
+        summary.count(row);
+        self.set_summary(summary);
+    }
+
+    /// Sums over the records, dead ones included.
+    #[inline]
     pub(super) fn summary(&self) -> Summary {
-        Summary { rows: self.rows.load(Relaxed), newest_access: self.newest_access.load(Relaxed) }
+        Summary {
+            rows: self.rows.load(Relaxed),
+            record_bytes: self.record_bytes.load(Relaxed),
+            newest_access: self.newest_access.load(Relaxed),
+        }
     }
 }
 
@@ -104,8 +122,6 @@ struct Slot {
     id: AtomicU32,
     /// Records that are not killed. A kill may come before its record was counted.
     live_rows: AtomicI64,
-    /// Their bytes, about: the index of the caller may know a record's bytes only roughly.
-    live_bytes: AtomicI64,
     segment: RwLock<Option<Arc<Segment>>>,
 }
 
@@ -146,7 +162,6 @@ impl SegmentTable {
             return false;
         }
         slot.live_rows.store(0, Relaxed);
-        slot.live_bytes.store(0, Relaxed);
         slot.id.store(segment.id, Release);
         self.bytes.fetch_add(segment.bytes(), Relaxed);
         self.count.fetch_add(1, Relaxed);
@@ -192,23 +207,25 @@ impl SegmentTable {
     /// Counts records as live (or, negative, as dead) and returns how many are live now. A segment that
     /// is gone has none to count. Wait-free.
     #[inline]
-    pub(super) fn add_live(&self, id: u32, rows: i64, bytes: i64) -> i64 {
+    pub(super) fn add_live(&self, id: u32, rows: i64) -> i64 {
         let slot = self.slot(id);
         if slot.id.load(Relaxed) != id {
             return i64::MAX;
         }
-        slot.live_bytes.fetch_add(bytes, Relaxed);
         slot.live_rows.fetch_add(rows, Relaxed) + rows
     }
 
     /// Records in a segment that are not killed.
-    pub(super) fn live_rows(&self, id: u32) -> u64 {
-        self.slot(id).live_rows.load(Relaxed).max(0) as u64
+    pub(super) fn live_rows(&self, segment: &Segment) -> u64 {
+        self.slot(segment.id).live_rows.load(Relaxed).max(0) as u64
     }
 
-    /// About the bytes of the records in a segment that are not killed.
-    pub(super) fn live_bytes(&self, id: u32) -> u64 {
-        self.slot(id).live_bytes.load(Relaxed).max(0) as u64
+    /// About their bytes: whoever kills knows only roughly how large a record is, so the segment's mean
+    /// stands for each.
+    pub(super) fn live_bytes(&self, segment: &Segment) -> u64 {
+        let Summary { rows, record_bytes, .. } = segment.summary();
+        let live = u128::from(self.live_rows(segment)) * u128::from(record_bytes) / u128::from(rows.max(1));
+        (live as u64).min(record_bytes)
     }
 
     /// All segments, lowest id (so oldest) first.
@@ -240,16 +257,18 @@ mod tests {
         assert!(table.insert(Arc::new(Segment::open(1, 100))));
         assert!(!table.insert(Arc::new(Segment::open(65, 100))), "the slot is taken");
         assert_eq!((table.free_id(1), table.free_id(65)), (Some(2), Some(66)));
-        assert_eq!((table.add_live(1, 2, 50), table.add_live(1, -1, -20)), (2, 1));
-        assert_eq!(table.add_live(65, -1, -20), i64::MAX);
-        assert_eq!((table.bytes(), table.live_rows(1), table.live_bytes(1)), (100, 1, 30));
+        assert_eq!((table.add_live(1, 4), table.add_live(1, -1)), (4, 3));
+        assert_eq!(table.add_live(65, -1), i64::MAX);
+        let segment = table.get(1).unwrap();
+        segment.set_summary(Summary { rows: 4, record_bytes: 80, newest_access: 0 });
+        assert_eq!((table.bytes(), table.live_rows(&segment), table.live_bytes(&segment)), (100, 3, 60));
         assert!(table.get(65).is_none() && table.remove(65).is_none() && table.get(0).is_none());
-        table.shrink(&table.get(1).unwrap(), 40);
+        table.shrink(&segment, 40);
         assert_eq!(table.bytes(), 40);
         assert_eq!(table.remove(1).unwrap().id, 1);
         assert!(table.insert(Arc::new(Segment::open(65, 7))));
         assert!(table.get(1).is_none());
-        assert_eq!((table.bytes(), table.count(), table.live_bytes(65)), (7, 1, 0));
+        assert_eq!((table.bytes(), table.count(), table.live_rows(&table.get(65).unwrap())), (7, 1, 0));
     }
 
     #[test]

@@ -152,8 +152,11 @@ fn crash(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in folder.read_dir().unwrap() {
         let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            match std::fs::copy(entry.path(), copy.path().join(entry.file_name())) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // Just freed.
+                copied => drop(copied.unwrap()),
+            }
         }
     }
     copy

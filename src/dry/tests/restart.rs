@@ -67,6 +67,8 @@ fn a_crash_brings_back_the_survivors_only() {
         assert_eq!(again.get(&format!("key {number}")), expected, "key {number}");
     }
     assert_eq!(again.report.rows, 2499);
+    let (live, counted) = (again.report.bytes, again.dry.stats().live_bytes);
+    assert!(live.abs_diff(counted) < live / 20, "{counted} bytes counted of {live}");
     assert!(again.dry.first_version() > caller.dry.first_version());
     // The kills are folded now, and stay so over further crashes.
     let third = Caller::open(&config(crash(copy.path()).path()));

@@ -195,7 +195,8 @@ impl Core {
         buffer.used += bytes;
         open.cursor += bytes as u64;
         open.appended = true;
-        self.table.add_live(place.segment, 1, bytes as i64);
+        segment.count(&row);
+        self.table.add_live(place.segment, 1);
         self.writer.pending_bytes.fetch_add(bytes, Relaxed);
         self.counters.writes.fetch_add(1, Relaxed);
         self.counters.write_bytes.fetch_add(bytes as u64, Relaxed);
@@ -320,9 +321,8 @@ impl Core {
         }
         self.push_table(open);
         let place = Place { segment: segment.id, offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32 };
-        let (footer, summary) = open.footer.finish(self.salt, place);
+        let footer = open.footer.finish(self.salt, place);
         self.push_block(open, &footer);
-        segment.set_summary(summary);
         self.table.shrink(&segment, open.cursor);
         self.hand_off(open, Seals::Yes);
         open.segment = None;
