@@ -236,7 +236,7 @@ impl Executor {
                     Current::Absent => match vivify {
                         None => Decision::Keep(None),
                         Some(exptime) => {
-                            let marks = key_mark(form).with(Marks::TOKEN_SENT).with(fetched);
+                            let marks = created_mark(form).with(Marks::TOKEN_SENT).with(fetched);
                             // Flags stand in request order: the later of N and T is what stays.
                             let touched = touch.filter(|_| !form.stands_before(b'T', b'N'));
                             let value = Value::Bytes(&[]);
@@ -295,7 +295,7 @@ impl Executor {
                         .or(told)
                         .unwrap_or(0),
                 ),
-                key_base64: form.key_base64,
+                key_base64: created_mark(form).has(Marks::KEY_BASE64),
                 won: true,
                 ..ItemFacts::default()
             };
@@ -413,6 +413,17 @@ pub(super) fn key_mark(form: &MetaForm<'_>) -> Marks {
         Marks::KEY_BASE64
     } else {
         Marks::default()
+    }
+}
+
+/// The mark of an item that `mg` creates. memcached forgets there that the key came in base64 and
+/// answers it plain from then on; so do we where a plain key can be answered at all.
+fn created_mark(form: &MetaForm<'_>) -> Marks {
+    let plain = form.key.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
+    if plain {
+        Marks::default()
+    } else {
+        key_mark(form)
     }
 }
 
