@@ -6,7 +6,7 @@ use tiercache_protocol::request::{Admin, Shutdown};
 use tiercache_protocol::{Reject, encode};
 
 use super::settings::{MEMCACHED_VERSION, Stop};
-use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress};
+use super::{Executor, Flow, For, OUT_BYTES_SOFT_MAX, Progress, Wait};
 use crate::entry::Marks;
 use crate::tier::DumpRow;
 
@@ -106,24 +106,39 @@ impl Executor {
             out.extend_from_slice(b"ERROR metadump not allowed\r\n");
             return Flow::Done;
         }
-        if progress.parts_done == 0 {
+        let cache = &self.shared.cache;
+        let listing = &mut progress.listing;
+        if listing.parts_done == 0 {
             out.extend_from_slice(b"OK\r\n");
         }
-        let cache = &self.shared.cache;
         let mut rows = Vec::new();
-        while progress.parts_done < cache.dump_parts() {
-            rows.clear();
-            cache.dump_part(progress.parts_done, &mut rows);
-            progress.parts_done += 1;
-            for row in &rows {
-                write_row(out, row);
+        while listing.parts_done < cache.dump_parts() {
+            cache.dump_part(listing.parts_done, &mut rows);
+            listing.parts_done += 1;
+            for row in rows.drain(..) {
+                write_row(out, &row);
             }
             if out.len() > OUT_BYTES_SOFT_MAX {
                 return Flow::Flush;
             }
         }
-        encode::end(out);
-        Flow::Done
+        for row in listing.rows.take().into_iter().flatten() {
+            write_row(out, &row);
+        }
+        if out.len() > OUT_BYTES_SOFT_MAX {
+            return Flow::Flush;
+        }
+        match listing
+            .segments
+            .get_or_insert_with(|| cache.dump_segments())
+            .pop()
+        {
+            Some(segment) => Flow::Wait(Wait(For::Segment(segment))),
+            None => {
+                encode::end(out);
+                Flow::Done
+            }
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl Executor {
                 },
             );
             if let Outcome::Blocked(blocked) = look {
-                return Flow::Wait(super::Wait(blocked));
+                return Flow::Wait(blocked.into());
             }
             let (counted, new_text) = self.count(request, seen.map(|facts| (facts, &text[..])));
             let Counted::Value {
@@ -110,7 +110,7 @@ impl Executor {
                 },
             );
             let reply = match store {
-                Outcome::Blocked(blocked) => return Flow::Wait(super::Wait(blocked)),
+                Outcome::Blocked(blocked) => return Flow::Wait(blocked.into()),
                 Outcome::Done { result: false, .. } => continue,
                 Outcome::Done { result: true, cas } => {
                     let cas = if self.shared.settings.cas_enabled {

@@ -28,7 +28,7 @@ pub use settings::{Control, Settings, Stop};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
-use crate::tier::{Attempt, Blocked, Cache, Local, Outcome};
+use crate::tier::{Attempt, Blocked, Cache, DumpRow, Local, Outcome};
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -62,8 +62,17 @@ pub struct Progress {
     attempt: Attempt,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
-    /// Parts of a listing that are written already.
+    listing: Listing,
+}
+
+/// How far a listing of all items has come.
+#[derive(Debug, Default)]
+struct Listing {
     parts_done: usize,
+    /// The dry segments to visit, once the parts are done.
+    segments: Option<Vec<u32>>,
+    /// What a visit found.
+    rows: Option<Vec<DumpRow>>,
 }
 
 /// What the connection does next.
@@ -82,7 +91,20 @@ pub enum Flow {
 
 /// Something that a request waits for.
 #[derive(Debug)]
-pub struct Wait(Blocked);
+pub struct Wait(For);
+
+#[derive(Debug)]
+enum For {
+    Tier(Blocked),
+    /// A dry segment's listing.
+    Segment(u32),
+}
+
+impl From<Blocked> for Wait {
+    fn from(blocked: Blocked) -> Wait {
+        Wait(For::Tier(blocked))
+    }
+}
 
 impl Executor {
     /// An executor for worker number `worker`.
@@ -106,10 +128,19 @@ impl Executor {
 
     /// Waits for what blocked a request.
     pub async fn wait(&self, wait: Wait, progress: &mut Progress) {
-        self.shared
-            .cache
-            .wait(&self.local, wait.0, &mut progress.attempt)
-            .await;
+        let cache = &self.shared.cache;
+        match wait.0 {
+            For::Tier(blocked) => {
+                cache
+                    .wait(&self.local, blocked, &mut progress.attempt)
+                    .await
+            }
+            For::Segment(segment) => {
+                let cache = Arc::clone(cache);
+                let rows = tokio::task::spawn_blocking(move || cache.dump_segment(segment)).await;
+                progress.listing.rows = Some(rows.unwrap_or_default());
+            }
+        }
     }
 
     /// Executes a request, or goes on with it.
@@ -153,7 +184,7 @@ impl Executor {
         match outcome {
             Outcome::Done { result, cas } => reply(Some((result, cas))),
             Outcome::NoMemory => reply(None),
-            Outcome::Blocked(blocked) => return Flow::Wait(Wait(blocked)),
+            Outcome::Blocked(blocked) => return Flow::Wait(blocked.into()),
         }
         Flow::Done
     }

@@ -72,7 +72,7 @@ impl Executor {
                 self.count_get(key, found);
                 None
             }
-            Outcome::Blocked(blocked) => Some(Wait(blocked)),
+            Outcome::Blocked(blocked) => Some(blocked.into()),
             Outcome::NoMemory => None,
         }
     }
@@ -124,7 +124,7 @@ impl Executor {
             }
             Outcome::Blocked(blocked) => {
                 out.truncate(start);
-                Some(Wait(blocked))
+                Some(blocked.into())
             }
             Outcome::NoMemory => None,
         }
@@ -183,7 +183,7 @@ impl Executor {
             Outcome::NoMemory => None,
             Outcome::Blocked(blocked) => {
                 out.truncate(start);
-                return Flow::Wait(Wait(blocked));
+                return Flow::Wait(blocked.into());
             }
         };
         counters.cmd_meta.bump();
@@ -286,15 +286,15 @@ impl Executor {
         } = &outcome
             && *cas != 0
         {
-            let told = vivify.filter(|_| !form.stands_before(b't', b'N'));
+            // What `t` tells is what the last of N and T before it has set.
+            let vivified = vivify.filter(|_| !form.stands_before(b't', b'N'));
+            let touched = touch.filter(|_| {
+                form.stands_before(b'T', b't')
+                    && !(vivified.is_some() && form.stands_before(b'T', b'N'))
+            });
             let facts = ItemFacts {
                 cas: *cas,
-                ttl: self.ttl(
-                    touch
-                        .filter(|_| form.stands_before(b'T', b't'))
-                        .or(told)
-                        .unwrap_or(0),
-                ),
+                ttl: self.ttl(touched.or(vivified).unwrap_or(0)),
                 key_base64: created_mark(form).has(Marks::KEY_BASE64),
                 won: true,
                 ..ItemFacts::default()
