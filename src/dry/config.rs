@@ -67,8 +67,14 @@ impl DryConfig {
     /// Bytes of a segment: as set or derived from the size, within the format's limits and a
     /// multiple of 4096.
     pub fn segment_bytes(&self) -> u64 {
-        let wanted = self.segment_size.map_or(self.size.0 / SEGMENTS, |size| size.0);
-        wanted.min(self.size.0 / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) / 4096 * 4096
+        let wanted = self
+            .segment_size
+            .map_or(self.size.0 / SEGMENTS, |size| size.0);
+        wanted
+            .min(self.size.0 / SEGMENTS_MIN)
+            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+            / 4096
+            * 4096
     }
 }
 
@@ -79,8 +85,11 @@ mod tests {
     #[test]
     fn segments_follow_the_size() {
         let with = |size: u64, segment: Option<u64>| {
-            let config =
-                DryConfig { size: ByteSize(size), segment_size: segment.map(ByteSize), ..DryConfig::default() };
+            let config = DryConfig {
+                size: ByteSize(size),
+                segment_size: segment.map(ByteSize),
+                ..DryConfig::default()
+            };
             config.segment_bytes()
         };
         assert_eq!(with(100 << 30, None), 64 << 20);

@@ -140,7 +140,9 @@ impl Core {
 
     /// Changes between `Ok` and `Paused`; a failed tier stays failed. True when it did change.
     pub(super) fn change_state(&self, from: TierState, to: TierState) -> bool {
-        self.tier_state.compare_exchange(from as u8, to as u8, Relaxed, Relaxed).is_ok()
+        self.tier_state
+            .compare_exchange(from as u8, to as u8, Relaxed, Relaxed)
+            .is_ok()
     }
 
     /// How far writes must get before they count.
@@ -181,7 +183,9 @@ impl Core {
     #[cold]
     pub(super) fn fail(&self, why: &str) {
         // Device errors are expected here; the mark is in the page cache all the same.
-        let marked = self.state.update(self.sync(), |fields| fields.failed = true);
+        let marked = self
+            .state
+            .update(self.sync(), |fields| fields.failed = true);
         if self.tier_state.swap(TierState::Failed as u8, Relaxed) != TierState::Failed as u8 {
             tracing::error!(folder = %self.folder.path().display(), why, "the dry tier failed and is given up");
             if let Err(error) = marked {
@@ -201,7 +205,10 @@ impl Core {
             segments: self.table.count(),
             bytes_on_disk: self.table.bytes(),
             size_bytes: self.limits.size,
-            live_bytes: all.iter().map(|segment| self.table.live_bytes(segment)).sum(),
+            live_bytes: all
+                .iter()
+                .map(|segment| self.table.live_bytes(segment))
+                .sum(),
             queue_bytes: self.writer.pending_bytes() as u64,
             journal_bytes: self.journal.used_bytes(),
             journal_kills: self.journal.kills(),

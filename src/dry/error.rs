@@ -80,6 +80,10 @@ impl DryError {
 
     /// An I/O error with what was tried on which file.
     pub(super) fn io(tried: &'static str, path: &Path, source: impl Into<io::Error>) -> DryError {
-        DryError::Io { tried, path: path.to_owned(), source: source.into() }
+        DryError::Io {
+            tried,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }

@@ -50,11 +50,21 @@ impl Folder {
             .mode(0o700)
             .create(path)
             .map_err(|error| DryError::io("create folder", path, error))?;
-        let path = path.canonicalize().map_err(|error| DryError::io("open folder", path, error))?;
-        let dir = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| DryError::io("open folder", &path, error))?;
-        let foreign = |why: &str| DryError::Foreign { folder: path.clone(), why: why.to_owned() };
-        let stat = rustix::fs::fstat(&dir).map_err(|error| DryError::io("stat folder", &path, error))?;
+        let path = path
+            .canonicalize()
+            .map_err(|error| DryError::io("open folder", path, error))?;
+        let dir = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| DryError::io("open folder", &path, error))?;
+        let foreign = |why: &str| DryError::Foreign {
+            folder: path.clone(),
+            why: why.to_owned(),
+        };
+        let stat =
+            rustix::fs::fstat(&dir).map_err(|error| DryError::io("stat folder", &path, error))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(foreign("belongs to another user"));
         }
@@ -68,22 +78,38 @@ impl Folder {
             return Err(foreign(&why));
         }
         let lock = lock(&dir, &path)?;
-        let folder = Folder { path, dir, lock: Mutex::new(Some(lock)) };
+        let folder = Folder {
+            path,
+            dir,
+            lock: Mutex::new(Some(lock)),
+        };
         if formatted {
             folder.check_format()?;
         } else {
             folder
-                .replace(FORMAT_FILE, format!("{FORMAT_LINE}{FORMAT}\n").as_bytes(), Sync::Device)
+                .replace(
+                    FORMAT_FILE,
+                    format!("{FORMAT_LINE}{FORMAT}\n").as_bytes(),
+                    Sync::Device,
+                )
                 .map_err(|error| folder.error("write format file", FORMAT_FILE, error))?;
         }
         Ok(folder)
     }
 
     fn check_format(&self) -> Result<(), DryError> {
-        let text = self.read(FORMAT_FILE).map_err(|error| self.error("read format file", FORMAT_FILE, error))?;
-        let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().strip_prefix(FORMAT_LINE));
+        let text = self
+            .read(FORMAT_FILE)
+            .map_err(|error| self.error("read format file", FORMAT_FILE, error))?;
+        let number = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.trim_end().strip_prefix(FORMAT_LINE));
         match number.and_then(|number| number.parse::<u32>().ok()) {
-            Some(found) if found > FORMAT => Err(DryError::Newer { folder: self.path.clone(), found, known: FORMAT }),
+            Some(found) if found > FORMAT => Err(DryError::Newer {
+                folder: self.path.clone(),
+                found,
+                known: FORMAT,
+            }),
             Some(_) => Ok(()),
             None => Err(DryError::Foreign {
                 folder: self.path.clone(),
@@ -98,7 +124,12 @@ impl Folder {
     }
 
     /// An error about one of the folder's files.
-    pub(super) fn error(&self, tried: &'static str, name: &str, source: impl Into<io::Error>) -> DryError {
+    pub(super) fn error(
+        &self,
+        tried: &'static str,
+        name: &str,
+        source: impl Into<io::Error>,
+    ) -> DryError {
         DryError::io(tried, &self.path.join(name), source)
     }
 
@@ -130,7 +161,12 @@ impl Folder {
 
     fn openat(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(File::from(rustix::fs::openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)?))
+        Ok(File::from(rustix::fs::openat(
+            &self.dir,
+            name,
+            flags,
+            Mode::RUSR | Mode::WUSR,
+        )?))
     }
 
     /// A file's whole content.
@@ -150,7 +186,11 @@ impl Folder {
             file.sync_data()?;
         }
         self.rename(&temporary, name)?;
-        if sync == Sync::Device { self.sync() } else { Ok(()) }
+        if sync == Sync::Device {
+            self.sync()
+        } else {
+            Ok(())
+        }
     }
 
     /// Renames a file, over one that may be there.
@@ -175,11 +215,15 @@ impl Folder {
     /// first: after a crash half way the rest is without a state and so is set aside again.
     pub(super) fn set_aside(&self) -> io::Result<()> {
         let names = self.list()?;
-        let trash = (1..).map(|number| format!("{TRASH}{number}")).find(|trash| !names.contains(trash));
+        let trash = (1..)
+            .map(|number| format!("{TRASH}{number}"))
+            .find(|trash| !names.contains(trash));
         let trash = trash.expect("a folder has fewer than 2^31 entries");
         rustix::fs::mkdirat(&self.dir, &trash, Mode::RWXU)?;
         let state = names.iter().filter(|name| *name == STATE_FILE);
-        let others = names.iter().filter(|name| *name != STATE_FILE && is_content(name));
+        let others = names
+            .iter()
+            .filter(|name| *name != STATE_FILE && is_content(name));
         for name in state.chain(others) {
             self.rename(name, &format!("{trash}/{name}"))?;
         }
@@ -220,7 +264,10 @@ impl Sync {
 
 /// Whether an error says that there is no room left, which passes by itself.
 pub(super) fn disk_is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn list(dir: &OwnedFd) -> io::Result<Vec<String>> {
@@ -246,19 +293,29 @@ fn may_be_in_a_new_folder(name: &str) -> bool {
 fn lock(dir: &OwnedFd, path: &Path) -> Result<File, DryError> {
     let failed = |error: rustix::io::Errno| DryError::io("lock folder", path, error);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mut lock = File::from(rustix::fs::openat(dir, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
+    let mut lock = File::from(
+        rustix::fs::openat(dir, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?,
+    );
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder); // Only for the message.
-            let holder = holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (pid {pid})"));
-            return Err(DryError::Locked { folder: path.to_owned(), holder });
+            let holder = holder
+                .trim()
+                .parse::<u32>()
+                .map_or(String::new(), |pid| format!(" (pid {pid})"));
+            return Err(DryError::Locked {
+                folder: path.to_owned(),
+                holder,
+            });
         }
         Err(error) => return Err(failed(error)),
     }
     // Only for the message of the next one who comes: a failure is of no consequence.
-    let _ = lock.set_len(0).and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    let _ = lock
+        .set_len(0)
+        .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
     Ok(lock)
 }
 
@@ -279,10 +336,23 @@ mod tests {
         let path = dir.path().join("a/b");
         let folder = Folder::open(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(path.join(FORMAT_FILE).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            path.join(FORMAT_FILE)
+                .metadata()
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         let error = Folder::open(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked);
-        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
         drop(folder);
         Folder::open(&path).unwrap();
     }
@@ -300,7 +370,11 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         drop(Folder::open(dir.path()).unwrap());
-        std::fs::write(dir.path().join(FORMAT_FILE), format!("{FORMAT_LINE}{}\n", FORMAT + 1)).unwrap();
+        std::fs::write(
+            dir.path().join(FORMAT_FILE),
+            format!("{FORMAT_LINE}{}\n", FORMAT + 1),
+        )
+        .unwrap();
         assert_eq!(kind(dir.path()), ErrorKind::Newer);
         std::fs::write(dir.path().join(FORMAT_FILE), "something else").unwrap();
         assert_eq!(kind(dir.path()), ErrorKind::Foreign);
@@ -311,7 +385,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(dir.path()).unwrap();
         folder.replace(STATE_FILE, b"state", Sync::Device).unwrap();
-        folder.replace("seg-1.data", b"data", Sync::PageCache).unwrap();
+        folder
+            .replace("seg-1.data", b"data", Sync::PageCache)
+            .unwrap();
         folder.set_aside().unwrap();
         assert!(!folder.list().unwrap().iter().any(|name| is_content(name)));
         assert!(dir.path().join("trash-1/seg-1.data").exists());

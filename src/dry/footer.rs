@@ -63,7 +63,10 @@ impl Row {
         Row {
             hash: u64_at(0),
             version: u64_at(8),
-            place: Place { segment, offset: u32_at(16) },
+            place: Place {
+                segment,
+                offset: u32_at(16),
+            },
             bytes: u32_at(20),
             exptime: u32_at(24),
             created: u32_at(28),
@@ -89,7 +92,8 @@ impl FooterBuilder {
     /// Bytes of the table and the footer if one more record with such a key came.
     #[inline]
     pub(super) fn bytes_with(&self, key_bytes: usize) -> usize {
-        table_bytes(self.rows.len() + ROW_BYTES, self.keys.len() + key_bytes) + footer_bytes(self.tables.len() + 1)
+        table_bytes(self.rows.len() + ROW_BYTES, self.keys.len() + key_bytes)
+            + footer_bytes(self.tables.len() + 1)
     }
 
     /// Bytes of table and footer of a segment with one record.
@@ -120,7 +124,14 @@ impl FooterBuilder {
         let bytes = table_bytes(self.rows.len(), self.keys.len());
         let mut out = Vec::with_capacity(bytes);
         let keys_crc = crc32fast::hash(&self.keys);
-        for word in [TABLE_MAGIC, 0, rows as u32, self.keys.len() as u32, keys_crc, 0] {
+        for word in [
+            TABLE_MAGIC,
+            0,
+            rows as u32,
+            self.keys.len() as u32,
+            keys_crc,
+            0,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.append(&mut self.rows);
@@ -204,7 +215,10 @@ impl Footer {
 
     /// Reads a footer that begins at byte `at` of a segment.
     pub(super) fn decode(bytes: &[u8], salt: u32, segment: u32, at: u64) -> Option<Footer> {
-        let place = Place { segment, offset: u32::try_from(at / 8).ok()? };
+        let place = Place {
+            segment,
+            offset: u32::try_from(at / 8).ok()?,
+        };
         let mut hasher = checksum(salt, place);
         hasher.update(bytes.get(8..)?);
         let tables = u32_at(bytes, 12)? as usize;
@@ -218,12 +232,22 @@ impl Footer {
         let entries = bytes[FOOTER_HEADER_BYTES..bytes.len() - END_BYTES].chunks_exact(ENTRY_BYTES);
         let tables = entries
             .map(|entry| {
-                let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("4 bytes"));
-                (Place { segment, offset: word(0) }, word(4))
+                let word =
+                    |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("4 bytes"));
+                (
+                    Place {
+                        segment,
+                        offset: word(0),
+                    },
+                    word(4),
+                )
             })
             .collect();
-        let summary =
-            Summary { rows: u64_at(bytes, 16)?, record_bytes: u64_at(bytes, 24)?, newest_access: u32_at(bytes, 32)? };
+        let summary = Summary {
+            rows: u64_at(bytes, 16)?,
+            record_bytes: u64_at(bytes, 24)?,
+            newest_access: u32_at(bytes, 32)?,
+        };
         Some(Footer { summary, tables })
     }
 }
@@ -238,7 +262,10 @@ pub(super) fn table_bytes_of(bytes: &[u8]) -> Option<usize> {
     if u32_at(bytes, 0)? != TABLE_MAGIC {
         return None;
     }
-    Some(table_bytes(u32_at(bytes, 8)? as usize * ROW_BYTES, u32_at(bytes, 12)? as usize))
+    Some(table_bytes(
+        u32_at(bytes, 8)? as usize * ROW_BYTES,
+        u32_at(bytes, 12)? as usize,
+    ))
 }
 
 /// Whether a footer seems to begin here.
@@ -282,7 +309,9 @@ impl<'a> Table<'a> {
     pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = Row> + use<'a> {
         let segment = self.segment;
         let rows = self.rows.chunks_exact(ROW_BYTES);
-        rows.map(move |bytes| Row::decode(segment, bytes.try_into().expect("chunks have that size")))
+        rows.map(move |bytes| {
+            Row::decode(segment, bytes.try_into().expect("chunks have that size"))
+        })
     }
 
     /// Takes the keys out of the whole table's bytes: as many as the rows say.
@@ -302,7 +331,10 @@ mod tests {
 
     fn row(number: u32) -> Row {
         Row {
-            place: Place { segment: 9, offset: number * 10 },
+            place: Place {
+                segment: 9,
+                offset: number * 10,
+            },
             bytes: 80,
             hash: u64::from(number) << 40 | 1,
             version: u64::from(number) + 1000,
@@ -332,16 +364,29 @@ mod tests {
         let table = builder.table(SALT, place(100)).unwrap();
         assert_eq!(table.len() % 8, 0);
         let read = Table::decode(&table[..rows_bytes(5)], SALT, place(100)).unwrap();
-        assert_eq!(read.rows().collect::<Vec<_>>(), (0..5).map(row).collect::<Vec<_>>());
+        assert_eq!(
+            read.rows().collect::<Vec<_>>(),
+            (0..5).map(row).collect::<Vec<_>>()
+        );
         assert_eq!(read.bytes(), table.len());
         assert_eq!(read.keys(&table).unwrap(), b"keykeykeykeykey");
         assert!(Table::decode(&table, SALT, place(101)).is_none());
 
         let footer = builder.finish(SALT, place(200));
-        let summary = Summary { rows: 5, record_bytes: 400, newest_access: 6 };
+        let summary = Summary {
+            rows: 5,
+            record_bytes: 400,
+            newest_access: 6,
+        };
         assert_eq!(Footer::bytes(&footer), Some(footer.len()));
         let read = Footer::decode(&footer, SALT, 9, 1600).unwrap();
-        assert_eq!(read, Footer { summary, tables: vec![(place(100), 5)] });
+        assert_eq!(
+            read,
+            Footer {
+                summary,
+                tables: vec![(place(100), 5)]
+            }
+        );
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Leaving<'_> {
     /// Reads the record, to be appended again. `None` where it cannot be read, or where half of the
     /// segment was read already: reclaim has to free something (all of it for [`Reason::Compact`]).
     pub fn record<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<Record<'b>> {
-        self.budget.set(self.budget.get().checked_sub(u64::from(self.row.bytes))?);
+        self.budget
+            .set(self.budget.get().checked_sub(u64::from(self.row.bytes))?);
         reader::whole_record(self.core, self.segment, self.row, buffer)
     }
 }

@@ -50,14 +50,18 @@ impl Core {
     fn tick(&self) {
         let now = self.clock.now();
         // Only forwards: items that were left out as expired stay out.
-        let _ = self.state.update(Sync::PageCache, |fields| fields.wall = fields.wall.max(now));
+        let _ = self
+            .state
+            .update(Sync::PageCache, |fields| fields.wall = fields.wall.max(now));
         self.tick_writer();
     }
 
     /// Folds what is full and says when to come again.
     fn fold_full_files(&self) -> Duration {
         while self.journal.fold_is_due() && self.tier_state() != TierState::Failed {
-            let Some(places) = self.journal.full() else { return FOLD_RETRY };
+            let Some(places) = self.journal.full() else {
+                return FOLD_RETRY;
+            };
             match self.fold(&places).and_then(|()| self.journal.folded()) {
                 Ok(()) => {
                     self.counters.journal_folds.fetch_add(1, Relaxed);
@@ -96,7 +100,11 @@ fn merge(core: &Core, kills: &[Place]) -> io::Result<()> {
 
 /// One segment's kills as offsets, and whether all of it is freed.
 pub(super) fn split(kills: &[Place]) -> (Vec<u32>, bool) {
-    let offsets: Vec<u32> = kills.iter().map(|place| place.offset).filter(|offset| *offset != FREE_OFFSET).collect();
+    let offsets: Vec<u32> = kills
+        .iter()
+        .map(|place| place.offset)
+        .filter(|offset| *offset != FREE_OFFSET)
+        .collect();
     let freed = offsets.len() < kills.len();
     (offsets, freed)
 }

@@ -50,7 +50,10 @@ impl Core {
         // A row that is on disk but not in the index could come back later, when its key has a newer
         // value that knows nothing of it: what could not be read must go for good.
         for segment in load.unreadable.into_inner() {
-            tracing::warn!(segment = segment.id, "a segment that cannot be read is freed");
+            tracing::warn!(
+                segment = segment.id,
+                "a segment that cannot be read is freed"
+            );
             self.free(&segment, None);
         }
         let mut report = load.report.into_inner();
@@ -78,7 +81,11 @@ impl Core {
             }
             let rows = report.rows - rows_before;
             let all_rows = load.rows.fetch_add(rows, Relaxed) + rows;
-            progress(load.done.fetch_add(1, Relaxed) + 1, load.segments.len(), all_rows);
+            progress(
+                load.done.fetch_add(1, Relaxed) + 1,
+                load.segments.len(),
+                all_rows,
+            );
         }
         let mut sum = load.report.lock();
         sum.rows += report.rows;
@@ -103,7 +110,10 @@ impl Core {
         let (mut rows, mut bytes) = (0, 0);
         let visit = visitor.rows(segment, &mut |row| {
             // Both are sorted by offset.
-            while dead_offsets.next_if(|offset| *offset < row.place.offset).is_some() {}
+            while dead_offsets
+                .next_if(|offset| *offset < row.place.offset)
+                .is_some()
+            {}
             if dead.freed || dead_offsets.peek() == Some(&row.place.offset) {
                 report.killed += 1;
             } else if row.version <= fields.flush_version

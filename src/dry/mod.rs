@@ -45,7 +45,9 @@ use parking_lot::Mutex;
 
 pub use config::{DryConfig, Durability};
 pub use error::{DryError, ErrorKind};
-pub use face::{Append, DryStats, LoadReport, NewRecord, Place, Read, ReadMode, Reason, Row, Start, TierState};
+pub use face::{
+    Append, DryStats, LoadReport, NewRecord, Place, Read, ReadMode, Reason, Row, Start, TierState,
+};
 pub use hooks::{Leaving, OnFailed, OnFreed, OnSealed, Owner, Record, SealedSegment};
 
 use self::core::Core;
@@ -92,10 +94,19 @@ impl Dry {
     }
 
     /// [`Dry::open`] in a given boot of the machine and on a given store.
-    fn open_as(config: &DryConfig, clock: Arc<Clock>, boot: Boot, wrap: WrapStore<'_>) -> Result<Dry, DryError> {
+    fn open_as(
+        config: &DryConfig,
+        clock: Arc<Clock>,
+        boot: Boot,
+        wrap: WrapStore<'_>,
+    ) -> Result<Dry, DryError> {
         let (core, start) = recovery::open(config, clock, boot, wrap)?;
         let fields = core.state.fields();
-        let first_version = fields.versions_reserved.max(fields.flush_version).max(core.clock.now_us()) + 1;
+        let first_version = fields
+            .versions_reserved
+            .max(fields.flush_version)
+            .max(core.clock.now_us())
+            + 1;
         let core = Arc::new(core);
         let spawn = |name: &str, run: fn(&Core)| {
             let running = Arc::clone(&core);
@@ -111,7 +122,12 @@ impl Dry {
                 spawn("dry-trash", empty_trash)?,
             ],
         };
-        Ok(Dry { core, start, first_version, threads: Mutex::new(Some(threads)) })
+        Ok(Dry {
+            core,
+            start,
+            first_version,
+            threads: Mutex::new(Some(threads)),
+        })
     }
 
     /// How the start found the folder, for the banner.
@@ -177,10 +193,13 @@ impl Dry {
     }
 
     fn persist(&self, change: impl FnOnce(&mut Fields)) -> Result<(), DryError> {
-        self.core.state.update(self.core.sync(), change).map_err(|error| {
-            self.core.fail(&format!("write the state: {error}"));
-            self.core.folder.error("write", folder::STATE_FILE, error)
-        })
+        self.core
+            .state
+            .update(self.core.sync(), change)
+            .map_err(|error| {
+                self.core.fail(&format!("write the state: {error}"));
+                self.core.folder.error("write", folder::STATE_FILE, error)
+            })
     }
 
     /// Sets who is told of each row that leaves with its segment. The owner removes its index slot if
@@ -222,18 +241,30 @@ impl Dry {
         progress: &dyn Fn(usize, usize, u64),
     ) -> Result<LoadReport, DryError> {
         let report = self.core.load(threads, each, progress);
-        if self.tier_state() == TierState::Failed { Err(DryError::Failed) } else { Ok(report) }
+        if self.tier_state() == TierState::Failed {
+            Err(DryError::Failed)
+        } else {
+            Ok(report)
+        }
     }
 
     /// The ids of all sealed segments, for the tracker to compare its own with.
     pub fn segments(&self) -> Vec<u32> {
         let all = self.core.table.all();
-        all.iter().filter(|segment| segment.sealed()).map(|segment| segment.id).collect()
+        all.iter()
+            .filter(|segment| segment.sealed())
+            .map(|segment| segment.id)
+            .collect()
     }
 
     /// The ids of all segments, the open one included.
     pub fn all_segments(&self) -> Vec<u32> {
-        self.core.table.all().iter().map(|segment| segment.id).collect()
+        self.core
+            .table
+            .all()
+            .iter()
+            .map(|segment| segment.id)
+            .collect()
     }
 
     /// Visits the records of a segment with their keys, dead ones included. Of the open segment those that
@@ -311,7 +342,14 @@ impl Dry {
     /// Reads and verifies the record at `place`. `bytes_hint` is how much to read at once (0 for a
     /// guess; too little costs a second call). `buffer` may grow, never shrinks, and its content is
     /// overwritten.
-    pub fn read(&self, place: Place, bytes_hint: usize, key: &[u8], mode: ReadMode, buffer: &mut Vec<u8>) -> Read {
+    pub fn read(
+        &self,
+        place: Place,
+        bytes_hint: usize,
+        key: &[u8],
+        mode: ReadMode,
+        buffer: &mut Vec<u8>,
+    ) -> Read {
         self.core.read(place, bytes_hint, key, mode, buffer)
     }
 
@@ -343,16 +381,26 @@ impl Dry {
     /// # Errors
     /// The device's, a full disk or a failed tier: the mark is not set then.
     pub fn close(&self, how: Close) -> Result<(), DryError> {
-        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        let Some(threads) = self.threads.lock().take() else {
+            return Ok(());
+        };
         let core = &self.core;
         core.reclaimer.run(false);
-        core.end_writer(if how == Close::Clean { End::Drain } else { End::Abandon });
+        core.end_writer(if how == Close::Clean {
+            End::Drain
+        } else {
+            End::Abandon
+        });
         join(threads.writer);
         core.stop.store(true, Relaxed);
         core.keeper.wake();
         core.reclaimer.wake();
         threads.others.into_iter().for_each(join);
-        let closed = if how == Close::Clean { self.mark_clean() } else { Ok(()) };
+        let closed = if how == Close::Clean {
+            self.mark_clean()
+        } else {
+            Ok(())
+        };
         core.folder.unlock();
         closed
     }
@@ -363,7 +411,11 @@ impl Dry {
             return Err(DryError::Failed);
         }
         if !core.drained() {
-            return Err(DryError::io("drain the write queue to", core.folder.path(), std::io::ErrorKind::StorageFull));
+            return Err(DryError::io(
+                "drain the write queue to",
+                core.folder.path(),
+                std::io::ErrorKind::StorageFull,
+            ));
         }
         let now = core.clock.now();
         let synced = core.folder.list().and_then(|names| {

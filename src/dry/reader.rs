@@ -19,13 +19,26 @@ enum Loaded {
 
 impl Core {
     /// Reads a record; see [`super::Dry::read`].
-    pub(super) fn read(&self, place: Place, hint: usize, key: &[u8], mode: ReadMode, buffer: &mut Vec<u8>) -> Read {
-        let Some(segment) = self.live_segment(place) else { return Read::Gone };
+    pub(super) fn read(
+        &self,
+        place: Place,
+        hint: usize,
+        key: &[u8],
+        mode: ReadMode,
+        buffer: &mut Vec<u8>,
+    ) -> Read {
+        let Some(segment) = self.live_segment(place) else {
+            return Read::Gone;
+        };
         let read = match self.read_record(&segment, place, hint, mode, buffer) {
             Ok(Ok(header)) if buffer[header.key()] == *key => {
                 self.counters.reads.fetch_add(1, Relaxed);
                 let bytes = header.record_bytes() as u32;
-                return Read::Hit { facts: header.facts, value: header.value(), bytes };
+                return Read::Hit {
+                    facts: header.facts,
+                    value: header.value(),
+                    bytes,
+                };
             }
             Ok(Ok(_)) => Read::OtherKey,
             Ok(Err(missed)) => missed,
@@ -44,7 +57,10 @@ impl Core {
     pub(super) fn record_version(&self, place: Place) -> Option<u64> {
         let segment = self.live_segment(place)?;
         let mut buffer = Vec::new();
-        let header = self.read_record(&segment, place, 0, ReadMode::Blocking, &mut buffer).ok()?.ok()?;
+        let header = self
+            .read_record(&segment, place, 0, ReadMode::Blocking, &mut buffer)
+            .ok()?
+            .ok()?;
         Some(header.facts.version)
     }
 
@@ -66,7 +82,8 @@ impl Core {
     ) -> io::Result<Result<Header, Read>> {
         // A record cannot reach over its segment's end.
         let written = segment.written();
-        let bytes_max = (self.limits.segment_bytes.max(written) - place.byte().min(written)) as usize;
+        let bytes_max =
+            (self.limits.segment_bytes.max(written) - place.byte().min(written)) as usize;
         let hint = if hint == 0 { record::READ_BYTES } else { hint };
         let mut wanted = hint.min(bytes_max).max(record::HEADER_BYTES);
         loop {
@@ -75,12 +92,18 @@ impl Core {
                 Loaded::WouldBlock => return Ok(Err(Read::WouldBlock)),
                 Loaded::Gone => return Ok(Err(Read::Gone)),
             };
-            let Some(header) = Header::parse(&buffer[..loaded]) else { return Ok(Err(Read::Corrupt)) };
+            let Some(header) = Header::parse(&buffer[..loaded]) else {
+                return Ok(Err(Read::Corrupt));
+            };
             let bytes = header.record_bytes();
             if bytes <= loaded || header.value().end <= loaded {
                 let sound = header.verify(&buffer[..loaded], self.salt, place);
                 // Parsed again: the own CAS may have come with the second read.
-                return Ok(if sound { Ok(header) } else { Err(Read::Corrupt) });
+                return Ok(if sound {
+                    Ok(header)
+                } else {
+                    Err(Read::Corrupt)
+                });
             }
             // Its lengths are rotten if they reach beyond that, or beyond what a whole read found.
             if bytes <= wanted || bytes > bytes_max {
@@ -99,8 +122,12 @@ impl Core {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Loaded> {
         if place.byte() >= segment.written() {
-            let whole = |bytes: &[u8]| Header::parse(bytes).map_or(wanted, |header| header.record_bytes());
-            if let Some(bytes) = self.writer.copy_buffered(segment.id, place.byte(), whole, buffer) {
+            let whole =
+                |bytes: &[u8]| Header::parse(bytes).map_or(wanted, |header| header.record_bytes());
+            if let Some(bytes) = self
+                .writer
+                .copy_buffered(segment.id, place.byte(), whole, buffer)
+            {
                 return Ok(Loaded::Bytes(bytes));
             }
             // It was written in between, else it never existed.
@@ -108,14 +135,18 @@ impl Core {
                 return Ok(Loaded::Gone);
             }
         }
-        let Some(file) = segment.file() else { return Ok(Loaded::Gone) };
+        let Some(file) = segment.file() else {
+            return Ok(Loaded::Gone);
+        };
         if buffer.len() < wanted {
             buffer.resize(wanted, 0);
         }
         let out = &mut buffer[..wanted];
         match mode {
             ReadMode::Blocking => Ok(Loaded::Bytes(file.read_range(place.byte(), out)?)),
-            ReadMode::Cached => Ok(file.read_cached(place.byte(), out)?.map_or(Loaded::WouldBlock, Loaded::Bytes)),
+            ReadMode::Cached => Ok(file
+                .read_cached(place.byte(), out)?
+                .map_or(Loaded::WouldBlock, Loaded::Bytes)),
         }
     }
 }
@@ -127,6 +158,19 @@ pub(super) fn whole_record<'b>(
     row: &Row,
     buffer: &'b mut Vec<u8>,
 ) -> Option<Record<'b>> {
-    let header = core.read_record(segment, row.place, row.bytes as usize, ReadMode::Blocking, buffer).ok()?.ok()?;
-    Some(Record { facts: header.facts, key: &buffer[header.key()], value: &buffer[header.value()] })
+    let header = core
+        .read_record(
+            segment,
+            row.place,
+            row.bytes as usize,
+            ReadMode::Blocking,
+            buffer,
+        )
+        .ok()?
+        .ok()?;
+    Some(Record {
+        facts: header.facts,
+        key: &buffer[header.key()],
+        value: &buffer[header.value()],
+    })
 }

@@ -104,8 +104,11 @@ impl Core {
         let mut gave_up = false;
         loop {
             let ending = self.stop.load(Relaxed);
-            let requests =
-                if ending { std::mem::take(&mut *self.reclaimer.requests.lock()) } else { self.reclaimer.next() };
+            let requests = if ending {
+                std::mem::take(&mut *self.reclaimer.requests.lock())
+            } else {
+                self.reclaimer.next()
+            };
             if self.tier_state() == TierState::Failed {
                 if !gave_up {
                     gave_up = true;
@@ -124,8 +127,14 @@ impl Core {
     }
 
     fn tell_sealed(&self, segments: &[u32]) {
-        let Some(hook) = self.hooks.sealed.get() else { return };
-        for segment in segments.iter().filter_map(|id| self.table.get(*id)).filter(|segment| segment.sealed()) {
+        let Some(hook) = self.hooks.sealed.get() else {
+            return;
+        };
+        for segment in segments
+            .iter()
+            .filter_map(|id| self.table.get(*id))
+            .filter(|segment| segment.sealed())
+        {
             hook(&SealedSegment::new(self, segment));
         }
     }
@@ -138,7 +147,10 @@ impl Core {
             if !self.go_on() {
                 return;
             }
-            let unused_since = segment.summary().newest_access.saturating_add(self.limits.ttl_s);
+            let unused_since = segment
+                .summary()
+                .newest_access
+                .saturating_add(self.limits.ttl_s);
             if segment.id < flushed || found_dead && self.table.live_rows(&segment) == 0 {
                 self.free(&segment, None);
             } else if unused_since < now {
@@ -158,7 +170,9 @@ impl Core {
     }
 
     fn go_on(&self) -> bool {
-        !self.stop.load(Relaxed) && self.tier_state() != TierState::Failed && self.reclaimer.running.load(Relaxed)
+        !self.stop.load(Relaxed)
+            && self.tier_state() != TierState::Failed
+            && self.reclaimer.running.load(Relaxed)
     }
 
     fn sealed_segments(&self) -> Vec<Arc<Segment>> {
@@ -173,7 +187,10 @@ impl Core {
         let live = |segment: &Segment| self.table.live_rows(segment);
         let share = |segment: &Segment| live(segment) * 1000 / segment.summary().rows.max(1);
         let compactable = segments.iter().filter(|segment| share(segment) <= 500);
-        let (victim, reason) = match (compactable.min_by_key(|segment| share(segment)), segments.first()) {
+        let (victim, reason) = match (
+            compactable.min_by_key(|segment| share(segment)),
+            segments.first(),
+        ) {
             (Some(segment), _) => (segment, Reason::Compact),
             (None, Some(segment)) => (segment, reason),
             (None, None) => return false,
@@ -195,16 +212,33 @@ impl Core {
             return false;
         }
         if let (Some(reason), Some(owner)) = (reason, self.hooks.owner.get()) {
-            let budget = Cell::new(if reason == Reason::Compact { u64::MAX } else { segment.bytes() / 2 });
-            let mut each = |row: &_| owner(&Leaving { row, reason, core: self, segment, budget: &budget });
+            let budget = Cell::new(if reason == Reason::Compact {
+                u64::MAX
+            } else {
+                segment.bytes() / 2
+            });
+            let mut each = |row: &_| {
+                owner(&Leaving {
+                    row,
+                    reason,
+                    core: self,
+                    segment,
+                    budget: &budget,
+                })
+            };
             if let Err(error) = Visitor::new(self.salt, self.seed).rows(segment, &mut each) {
                 // The owner keeps slots of places that are gone, which reads will tell it.
                 self.counters.io_errors.fetch_add(1, Relaxed);
                 tracing::warn!(segment = segment.id, %error, "rows of a segment being freed could not be read");
             }
         }
-        let deleted =
-            self.store.delete(segment.id).and_then(|()| if self.limits.power { self.folder.sync() } else { Ok(()) });
+        let deleted = self.store.delete(segment.id).and_then(|()| {
+            if self.limits.power {
+                self.folder.sync()
+            } else {
+                Ok(())
+            }
+        });
         if let Err(error) = deleted {
             self.fail(&format!("delete segment {}: {error}", segment.id));
             return false;

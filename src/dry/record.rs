@@ -49,23 +49,43 @@ pub(super) struct Header {
 /// Bytes of a whole record.
 #[inline]
 pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize, facts: &Facts) -> usize {
-    let own_cas = if facts.own_cas.is_some() { OWN_CAS_BYTES } else { 0 };
+    let own_cas = if facts.own_cas.is_some() {
+        OWN_CAS_BYTES
+    } else {
+        0
+    };
     (HEADER_BYTES + own_cas + key_bytes + value_bytes).next_multiple_of(OFFSET_UNIT_BYTES as usize)
 }
 
 /// Where the key lies in a record.
 #[inline]
 pub(super) fn key_range(key_bytes: usize, facts: &Facts) -> Range<usize> {
-    let start = HEADER_BYTES + if facts.own_cas.is_some() { OWN_CAS_BYTES } else { 0 };
+    let start = HEADER_BYTES
+        + if facts.own_cas.is_some() {
+            OWN_CAS_BYTES
+        } else {
+            0
+        };
     start..start + key_bytes
 }
 
 /// Writes a record into `out`, which has exactly its bytes; `fill` writes key and value.
 #[inline]
-pub(super) fn write(out: &mut [u8], salt: u32, place: Place, record: &NewRecord<'_>, fill: impl FnOnce(&mut [u8])) {
+pub(super) fn write(
+    out: &mut [u8],
+    salt: u32,
+    place: Place,
+    record: &NewRecord<'_>,
+    fill: impl FnOnce(&mut [u8]),
+) {
     let facts = record.facts;
     let cas_flag = if facts.own_cas.is_some() { OWN_CAS } else { 0 };
-    let bytes = [record.key_bytes as u8, facts.rule, facts.marks.bits() | cas_flag, record.hits];
+    let bytes = [
+        record.key_bytes as u8,
+        facts.rule,
+        facts.marks.bits() | cas_flag,
+        record.hits,
+    ];
     out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
     out[8..16].copy_from_slice(&facts.version.to_le_bytes());
     out[16..20].copy_from_slice(&(record.value_bytes as u32).to_le_bytes());
@@ -105,7 +125,8 @@ impl Header {
             return None;
         }
         let own_cas = bytes[22] & OWN_CAS != 0;
-        let cas = (own_cas && bytes.len() >= HEADER_BYTES + OWN_CAS_BYTES).then(|| u64_at(bytes, HEADER_BYTES));
+        let cas = (own_cas && bytes.len() >= HEADER_BYTES + OWN_CAS_BYTES)
+            .then(|| u64_at(bytes, HEADER_BYTES));
         Some(Header {
             crc: u32_at(bytes, 4),
             facts: Facts {
@@ -128,7 +149,9 @@ impl Header {
     /// Bytes of the whole record.
     #[inline]
     pub(super) fn record_bytes(&self) -> usize {
-        self.value().end.next_multiple_of(OFFSET_UNIT_BYTES as usize)
+        self.value()
+            .end
+            .next_multiple_of(OFFSET_UNIT_BYTES as usize)
     }
 
     /// Where the key lies in the record.
@@ -148,7 +171,9 @@ impl Header {
     /// Whether these bytes, which begin with this header, are the whole sound record of that place.
     #[inline]
     pub(super) fn verify(&self, bytes: &[u8], salt: u32, place: Place) -> bool {
-        let Some(body) = bytes.get(8..self.value().end) else { return false };
+        let Some(body) = bytes.get(8..self.value().end) else {
+            return false;
+        };
         let mut hasher = checksum(salt, place);
         hasher.update(body);
         hasher.finalize() == self.crc
@@ -160,16 +185,36 @@ mod tests {
     use super::*;
 
     const SALT: u32 = 99;
-    const PLACE: Place = Place { segment: 3, offset: 17 };
+    const PLACE: Place = Place {
+        segment: 3,
+        offset: 17,
+    };
 
     fn facts(own_cas: Option<u64>) -> Facts {
-        Facts { version: 7, own_cas, flags: 5, exptime: 1000, last_access: 900, rule: 4, marks: Marks::FETCHED }
+        Facts {
+            version: 7,
+            own_cas,
+            flags: 5,
+            exptime: 1000,
+            last_access: 900,
+            rule: 4,
+            marks: Marks::FETCHED,
+        }
     }
 
     fn record(facts: &Facts, key: &[u8], value: &[u8]) -> Vec<u8> {
-        let new = NewRecord { hash: 1, facts, hits: 3, key_bytes: key.len(), value_bytes: value.len(), created: 800 };
+        let new = NewRecord {
+            hash: 1,
+            facts,
+            hits: 3,
+            key_bytes: key.len(),
+            value_bytes: value.len(),
+            created: 800,
+        };
         let mut bytes = vec![0xee; record_bytes(key.len(), value.len(), facts)];
-        write(&mut bytes, SALT, PLACE, &new, |out| out.copy_from_slice(&[key, value].concat()));
+        write(&mut bytes, SALT, PLACE, &new, |out| {
+            out.copy_from_slice(&[key, value].concat())
+        });
         bytes
     }
 
@@ -181,11 +226,21 @@ mod tests {
                 let bytes = record(&facts, b"key", value);
                 let header = Header::parse(&bytes).unwrap();
                 assert_eq!((header.facts, header.hits, header.created), (facts, 3, 800));
-                assert_eq!((&bytes[header.key()], &bytes[header.value()]), (&b"key"[..], value));
+                assert_eq!(
+                    (&bytes[header.key()], &bytes[header.value()]),
+                    (&b"key"[..], value)
+                );
                 assert_eq!((header.record_bytes(), bytes.len() % 8), (bytes.len(), 0));
                 assert!(header.verify(&bytes, SALT, PLACE));
                 assert!(!header.verify(&bytes, SALT + 1, PLACE));
-                assert!(!header.verify(&bytes, SALT, Place { offset: 18, ..PLACE }));
+                assert!(!header.verify(
+                    &bytes,
+                    SALT,
+                    Place {
+                        offset: 18,
+                        ..PLACE
+                    }
+                ));
             }
         }
     }
@@ -193,7 +248,9 @@ mod tests {
     #[test]
     fn a_flipped_bit_or_a_cut_is_found() {
         let bytes = record(&facts(Some(8)), b"key", b"a value");
-        let sound = |bytes: &[u8]| Header::parse(bytes).is_some_and(|header| header.verify(bytes, SALT, PLACE));
+        let sound = |bytes: &[u8]| {
+            Header::parse(bytes).is_some_and(|header| header.verify(bytes, SALT, PLACE))
+        };
         let end = Header::parse(&bytes).unwrap().value().end;
         for at in 0..end {
             for bit in 0..8 {

@@ -56,15 +56,31 @@ pub(super) fn open(
         let folder = Arc::clone(&folder);
         move |error: io::Error| DryError::io(tried, folder.path(), error)
     };
-    let (mut fields, kills, start) = match find(&folder, config, &boot).map_err(failed("read state of"))? {
-        Found::New => (fresh(None).map_err(failed("make a seed for"))?, Vec::new(), Start::New),
+    let (mut fields, kills, start) = match find(&folder, config, &boot)
+        .map_err(failed("read state of"))?
+    {
+        Found::New => (
+            fresh(None).map_err(failed("make a seed for"))?,
+            Vec::new(),
+            Start::New,
+        ),
         Found::NotTrusted(old, why) => {
             tracing::warn!(folder = %folder.path().display(), why, "the dry tier starts empty, its content is set aside");
-            folder.set_aside().map_err(failed("set aside the content of"))?;
-            (fresh(old).map_err(failed("make a seed for"))?, Vec::new(), Start::SetAside(why))
+            folder
+                .set_aside()
+                .map_err(failed("set aside the content of"))?;
+            (
+                fresh(old).map_err(failed("make a seed for"))?,
+                Vec::new(),
+                Start::SetAside(why),
+            )
         }
         Found::Trusted(fields, kills) => {
-            let start = if fields.clean { Start::Clean } else { Start::Recovered };
+            let start = if fields.clean {
+                Start::Clean
+            } else {
+                Start::Recovered
+            };
             (fields, kills, start)
         }
     };
@@ -72,17 +88,29 @@ pub(super) fn open(
     let mut ids = store.list().map_err(failed("list"))?;
     ids.retain(|id| (1..1 << SEGMENT_BITS).contains(id));
     ids.sort_unstable();
-    let dead_ids: Vec<u32> = names.iter().filter_map(|name| dead::segment_of(name)).collect();
+    let dead_ids: Vec<u32> = names
+        .iter()
+        .filter_map(|name| dead::segment_of(name))
+        .collect();
     if limits.power && !fields.power && !fields.clean {
         // That run only had them in the page cache, and this one will be believed after a loss of power.
         sync_content(&folder, &names).map_err(failed("sync the content of"))?;
     }
-    let used = ids.iter().chain(&dead_ids).copied().chain(kills.iter().map(|kill| kill.segment)).max();
+    let used = ids
+        .iter()
+        .chain(&dead_ids)
+        .copied()
+        .chain(kills.iter().map(|kill| kill.segment))
+        .max();
     fields.next_segment = fields.next_segment.max(used.map_or(1, |id| id + 1));
     take_over(&mut fields, boot, limits.power, &clock);
     let state = State::start(&folder, fields).map_err(failed("write state of"))?;
 
-    let mut gone: Vec<u32> = ids.iter().copied().filter(|id| *id < fields.flush_segment).collect();
+    let mut gone: Vec<u32> = ids
+        .iter()
+        .copied()
+        .filter(|id| *id < fields.flush_segment)
+        .collect();
     let sync = Sync::of(limits.power);
     for kills in kills.chunk_by(|one, other| one.segment == other.segment) {
         let segment = kills[0].segment;
@@ -98,12 +126,20 @@ pub(super) fn open(
         }
     }
     for segment in &gone {
-        store.delete(*segment).map_err(failed("delete a freed segment in"))?;
+        store
+            .delete(*segment)
+            .map_err(failed("delete a freed segment in"))?;
     }
     ids.retain(|id| !gone.contains(id));
     folder.sync().map_err(failed("sync"))?;
-    let orphans = dead_ids.iter().filter(|id| ids.binary_search(id).is_err()).map(|id| dead::file_name(*id));
-    let temporary = names.iter().filter(|name| folder::is_content(name) && name.ends_with(".tmp")).cloned();
+    let orphans = dead_ids
+        .iter()
+        .filter(|id| ids.binary_search(id).is_err())
+        .map(|id| dead::file_name(*id));
+    let temporary = names
+        .iter()
+        .filter(|name| folder::is_content(name) && name.ends_with(".tmp"))
+        .cloned();
     for name in orphans.chain(temporary) {
         folder.remove(&name).map_err(failed("clean up"))?;
     }
@@ -120,9 +156,22 @@ pub(super) fn open(
             store.delete(id).map_err(failed("delete a segment in"))?;
         }
     }
-    let available = folder.available_bytes().map_err(failed("ask for the free space of"))?;
+    let available = folder
+        .available_bytes()
+        .map_err(failed("ask for the free space of"))?;
     fit_to_disk(&mut limits, table.bytes(), available);
-    Ok((Core::new(Parts { limits, clock, folder, store, state, journal, table }), start))
+    Ok((
+        Core::new(Parts {
+            limits,
+            clock,
+            folder,
+            store,
+            state,
+            journal,
+            table,
+        }),
+        start,
+    ))
 }
 
 /// Takes less than was configured where the disk does not have it, and says so.
@@ -154,19 +203,27 @@ fn find(folder: &Folder, config: &DryConfig, boot: &Boot) -> io::Result<Found> {
     let fields = State::read(folder)?;
     let Some(fields) = fields else {
         let empty = !folder.list()?.iter().any(|name| folder::is_content(name));
-        return Ok(if empty { Found::New } else { Found::NotTrusted(None, "its state is missing or damaged".into()) });
+        return Ok(if empty {
+            Found::New
+        } else {
+            Found::NotTrusted(None, "its state is missing or damaged".into())
+        });
     };
     if config.reset {
-        return Ok(Found::NotTrusted(Some(fields), "a reset was asked for".into()));
+        return Ok(Found::NotTrusted(
+            Some(fields),
+            "a reset was asked for".into(),
+        ));
     }
     if let Err(why) = fields.judge(boot) {
         return Ok(Found::NotTrusted(Some(fields), why.into()));
     }
     Ok(match journal::recover(folder, fields.uuid)? {
         Ok(kills) => Found::Trusted(fields, kills),
-        Err(journal::Damaged(why)) => {
-            Found::NotTrusted(Some(fields), format!("its kill journal cannot be believed: {why}"))
-        }
+        Err(journal::Damaged(why)) => Found::NotTrusted(
+            Some(fields),
+            format!("its kill journal cannot be believed: {why}"),
+        ),
     })
 }
 
@@ -192,14 +249,22 @@ fn fresh(old: Option<Fields>) -> io::Result<Fields> {
 fn take_over(fields: &mut Fields, boot: Boot, power: bool, clock: &Clock) {
     let now = clock.now();
     if now.saturating_add(CLOCK_SLACK_S) < fields.wall {
-        tracing::warn!(behind_s = fields.wall - now, "the clock went back: dry items with an exptime are dropped");
+        tracing::warn!(
+            behind_s = fields.wall - now,
+            "the clock went back: dry items with an exptime are dropped"
+        );
         fields.untimed_segment = fields.next_segment;
         fields.wall = now;
     }
     fields.wall = fields.wall.max(now);
     if fields.flush_deadline != 0 && fields.flush_deadline <= fields.wall {
-        tracing::info!("a delayed flush_all came due while the tier was down: everything is flushed");
-        fields.flush_version = fields.flush_version.max(fields.versions_reserved).max(clock.now_us());
+        tracing::info!(
+            "a delayed flush_all came due while the tier was down: everything is flushed"
+        );
+        fields.flush_version = fields
+            .flush_version
+            .max(fields.versions_reserved)
+            .max(clock.now_us());
         fields.flush_segment = fields.next_segment;
         fields.flush_deadline = 0;
     }
@@ -229,7 +294,10 @@ fn raise_file_limit(segments: u64) {
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
         if setrlimit(Resource::Nofile, limit).is_err() || limit.current < Some(wanted) {
-            tracing::warn!(wanted, "the limit of open files may be too low for this dry tier");
+            tracing::warn!(
+                wanted,
+                "the limit of open files may be too low for this dry tier"
+            );
         }
     }
 }
@@ -242,7 +310,10 @@ mod tests {
     #[test]
     fn the_size_fits_the_disk() {
         let fit = |used: u64, available: u64| {
-            let config = DryConfig { size: ByteSize::gib(1), ..DryConfig::default() };
+            let config = DryConfig {
+                size: ByteSize::gib(1),
+                ..DryConfig::default()
+            };
             let mut limits = limits(&config);
             fit_to_disk(&mut limits, used << 20, available << 20);
             limits.size >> 20

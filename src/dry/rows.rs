@@ -45,24 +45,46 @@ enum Keys {
 
 impl Visitor {
     pub(super) fn new(salt: u32, seed: HashSeed) -> Visitor {
-        Visitor { salt, seed, buffer: Vec::new() }
+        Visitor {
+            salt,
+            seed,
+            buffer: Vec::new(),
+        }
     }
 
     /// Visits all rows in the order of their offsets.
-    pub(super) fn rows(&mut self, segment: &Segment, each: &mut dyn FnMut(&Row)) -> io::Result<Visit> {
+    pub(super) fn rows(
+        &mut self,
+        segment: &Segment,
+        each: &mut dyn FnMut(&Row),
+    ) -> io::Result<Visit> {
         self.visit(segment, Keys::Skip, &mut |row, _| each(row))
     }
 
     /// Visits all rows and their keys.
-    pub(super) fn rows_and_keys(&mut self, segment: &Segment, each: &mut dyn FnMut(&Row, &[u8])) -> io::Result<Visit> {
+    pub(super) fn rows_and_keys(
+        &mut self,
+        segment: &Segment,
+        each: &mut dyn FnMut(&Row, &[u8]),
+    ) -> io::Result<Visit> {
         self.visit(segment, Keys::Read, each)
     }
 
-    fn visit(&mut self, segment: &Segment, keys: Keys, each: &mut dyn FnMut(&Row, &[u8])) -> io::Result<Visit> {
-        let Some(file) = segment.file() else { return Ok(Visit::default()) };
+    fn visit(
+        &mut self,
+        segment: &Segment,
+        keys: Keys,
+        each: &mut dyn FnMut(&Row, &[u8]),
+    ) -> io::Result<Visit> {
+        let Some(file) = segment.file() else {
+            return Ok(Visit::default());
+        };
         let (file, id, end) = (file.as_ref(), segment.id, segment.written());
         let Some(footer) = self.footer(file, id, end)? else {
-            let mut visit = Visit { scanned: true, ..Visit::default() };
+            let mut visit = Visit {
+                scanned: true,
+                ..Visit::default()
+            };
             // A corrupt end is only a write that was cut short: an unfinished segment has one.
             let _ = self.scan(file, id, 0..end, &mut visit, each)?;
             return Ok(visit);
@@ -121,7 +143,9 @@ impl Visitor {
         each: &mut dyn FnMut(&Row, &[u8]),
     ) -> io::Result<Option<usize>> {
         let mut filled = self.fill(file, place.byte(), footer::rows_bytes(rows))?;
-        let Some(table) = Table::decode(&self.buffer[..filled], self.salt, place) else { return Ok(None) };
+        let Some(table) = Table::decode(&self.buffer[..filled], self.salt, place) else {
+            return Ok(None);
+        };
         let bytes = table.bytes();
         if keys == Keys::Skip {
             for row in table.rows() {
@@ -132,8 +156,12 @@ impl Visitor {
         }
         filled = self.fill(file, place.byte(), bytes)?;
         let whole = &self.buffer[..filled];
-        let Some(table) = Table::decode(whole, self.salt, place) else { return Ok(None) };
-        let Some(mut rest) = table.keys(whole) else { return Ok(None) };
+        let Some(table) = Table::decode(whole, self.salt, place) else {
+            return Ok(None);
+        };
+        let Some(mut rest) = table.keys(whole) else {
+            return Ok(None);
+        };
         for row in table.rows() {
             let (key, others) = rest.split_at(usize::from(row.key_bytes));
             rest = others;
@@ -152,12 +180,18 @@ impl Visitor {
         visit: &mut Visit,
         each: &mut dyn FnMut(&Row, &[u8]),
     ) -> io::Result<ScanEnd> {
-        let mut window = Window { start: range.start, filled: 0 };
+        let mut window = Window {
+            start: range.start,
+            filled: 0,
+        };
         let mut at = range.start;
         let mut false_starts = 0;
         let mut in_corrupt_run = false;
         while at + HEADER_BYTES as u64 <= range.end {
-            let place = Place { segment: id, offset: (at / u64::from(OFFSET_UNIT_BYTES)) as u32 };
+            let place = Place {
+                segment: id,
+                offset: (at / u64::from(OFFSET_UNIT_BYTES)) as u32,
+            };
             let found = self.item_at(file, &mut window, place, range.end)?;
             match found {
                 Item::Record(header) => {
@@ -196,10 +230,20 @@ impl Visitor {
                 }
             }
         }
-        Ok(if in_corrupt_run { ScanEnd::Corrupt } else { ScanEnd::Sound })
+        Ok(if in_corrupt_run {
+            ScanEnd::Corrupt
+        } else {
+            ScanEnd::Sound
+        })
     }
 
-    fn item_at(&mut self, file: &dyn SegmentFile, window: &mut Window, place: Place, end: u64) -> io::Result<Item> {
+    fn item_at(
+        &mut self,
+        file: &dyn SegmentFile,
+        window: &mut Window,
+        place: Place,
+        end: u64,
+    ) -> io::Result<Item> {
         let salt = self.salt;
         let rest = (end - place.byte()) as usize;
         let bytes = self.window(file, window, place.byte(), HEADER_BYTES, end)?;
@@ -209,7 +253,13 @@ impl Visitor {
             if needed > rest {
                 return Ok(Item::FalseStart);
             }
-            let bytes = self.window(file, window, place.byte(), header.record_bytes().min(rest), end)?;
+            let bytes = self.window(
+                file,
+                window,
+                place.byte(),
+                header.record_bytes().min(rest),
+                end,
+            )?;
             // Again, because the own CAS may have been beyond what was looked at.
             return Ok(match Header::parse(bytes) {
                 Some(header) if header.verify(bytes, salt, place) => Item::Record(header),
@@ -219,7 +269,9 @@ impl Visitor {
         if footer::is_footer(bytes) {
             return Ok(Item::Footer);
         }
-        let Some(needed) = footer::table_bytes_of(bytes) else { return Ok(Item::Nothing) };
+        let Some(needed) = footer::table_bytes_of(bytes) else {
+            return Ok(Item::Nothing);
+        };
         if needed > rest {
             return Ok(Item::FalseStart);
         }

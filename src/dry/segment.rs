@@ -4,7 +4,8 @@
 //! segment lives in slot `id % slots`. Ids whose slot is taken are skipped when a new one is given out.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
 };
 use std::sync::{Arc, OnceLock};
 
@@ -136,7 +137,9 @@ pub(super) struct SegmentTable {
 impl SegmentTable {
     /// A table for `expected` segments that has room for all of `ids`, or for as many as it can.
     pub(super) fn new(expected: usize, ids: &[u32]) -> SegmentTable {
-        let mut slots = (4 * (expected + ids.len())).clamp(64, SLOTS_MAX).next_power_of_two();
+        let mut slots = (4 * (expected + ids.len()))
+            .clamp(64, SLOTS_MAX)
+            .next_power_of_two();
         let distinct = |slots: usize| {
             let mut places: Vec<usize> = ids.iter().map(|id| *id as usize & (slots - 1)).collect();
             places.sort_unstable();
@@ -146,7 +149,11 @@ impl SegmentTable {
             slots *= 2;
         }
         let slots = (0..slots).map(|_| Slot::default()).collect();
-        SegmentTable { slots, bytes: AtomicU64::new(0), count: AtomicU64::new(0) }
+        SegmentTable {
+            slots,
+            bytes: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+        }
     }
 
     #[inline]
@@ -171,7 +178,9 @@ impl SegmentTable {
 
     /// The first id from `from` on whose slot is free.
     pub(super) fn free_id(&self, from: u32) -> Option<u32> {
-        (from..1 << SEGMENT_BITS).take(self.slots.len()).find(|id| self.slot(*id).id.load(Relaxed) == 0)
+        (from..1 << SEGMENT_BITS)
+            .take(self.slots.len())
+            .find(|id| self.slot(*id).id.load(Relaxed) == 0)
     }
 
     /// Takes a segment out: its places are gone.
@@ -195,7 +204,11 @@ impl SegmentTable {
         if id == 0 || slot.id.load(Acquire) != id {
             return None;
         }
-        slot.segment.read().as_ref().filter(|segment| segment.id == id).cloned()
+        slot.segment
+            .read()
+            .as_ref()
+            .filter(|segment| segment.id == id)
+            .cloned()
     }
 
     /// Notes the bytes that an open segment ended up with.
@@ -223,15 +236,20 @@ impl SegmentTable {
     /// About their bytes: whoever kills knows only roughly how large a record is, so the segment's mean
     /// stands for each.
     pub(super) fn live_bytes(&self, segment: &Segment) -> u64 {
-        let Summary { rows, record_bytes, .. } = segment.summary();
-        let live = u128::from(self.live_rows(segment)) * u128::from(record_bytes) / u128::from(rows.max(1));
+        let Summary {
+            rows, record_bytes, ..
+        } = segment.summary();
+        let live = u128::from(self.live_rows(segment)) * u128::from(record_bytes)
+            / u128::from(rows.max(1));
         (live as u64).min(record_bytes)
     }
 
     /// All segments, lowest id (so oldest) first.
     pub(super) fn all(&self) -> Vec<Arc<Segment>> {
         let taken = self.slots.iter().filter(|slot| slot.id.load(Relaxed) != 0);
-        let mut all: Vec<_> = taken.filter_map(|slot| slot.segment.read().clone()).collect();
+        let mut all: Vec<_> = taken
+            .filter_map(|slot| slot.segment.read().clone())
+            .collect();
         all.sort_unstable_by_key(|segment| segment.id);
         all
     }
@@ -255,27 +273,58 @@ mod tests {
     fn ids_come_and_go_but_never_mix() {
         let table = SegmentTable::new(1, &[]);
         assert!(table.insert(Arc::new(Segment::open(1, 100))));
-        assert!(!table.insert(Arc::new(Segment::open(65, 100))), "the slot is taken");
+        assert!(
+            !table.insert(Arc::new(Segment::open(65, 100))),
+            "the slot is taken"
+        );
         assert_eq!((table.free_id(1), table.free_id(65)), (Some(2), Some(66)));
         assert_eq!((table.add_live(1, 4), table.add_live(1, -1)), (4, 3));
         assert_eq!(table.add_live(65, -1), i64::MAX);
         let segment = table.get(1).unwrap();
-        segment.set_summary(Summary { rows: 4, record_bytes: 80, newest_access: 0 });
-        assert_eq!((table.bytes(), table.live_rows(&segment), table.live_bytes(&segment)), (100, 3, 60));
+        segment.set_summary(Summary {
+            rows: 4,
+            record_bytes: 80,
+            newest_access: 0,
+        });
+        assert_eq!(
+            (
+                table.bytes(),
+                table.live_rows(&segment),
+                table.live_bytes(&segment)
+            ),
+            (100, 3, 60)
+        );
         assert!(table.get(65).is_none() && table.remove(65).is_none() && table.get(0).is_none());
         table.shrink(&segment, 40);
         assert_eq!(table.bytes(), 40);
         assert_eq!(table.remove(1).unwrap().id, 1);
         assert!(table.insert(Arc::new(Segment::open(65, 7))));
         assert!(table.get(1).is_none());
-        assert_eq!((table.bytes(), table.count(), table.live_rows(&table.get(65).unwrap())), (7, 1, 0));
+        assert_eq!(
+            (
+                table.bytes(),
+                table.count(),
+                table.live_rows(&table.get(65).unwrap())
+            ),
+            (7, 1, 0)
+        );
     }
 
     #[test]
     fn the_table_grows_until_the_ids_fit() {
         let ids = [1, 65, 129, 1025];
         let table = SegmentTable::new(1, &ids);
-        assert!(ids.iter().all(|id| table.insert(Arc::new(Segment::open(*id, 1)))));
-        assert_eq!(table.all().iter().map(|segment| segment.id).collect::<Vec<_>>(), ids);
+        assert!(
+            ids.iter()
+                .all(|id| table.insert(Arc::new(Segment::open(*id, 1))))
+        );
+        assert_eq!(
+            table
+                .all()
+                .iter()
+                .map(|segment| segment.id)
+                .collect::<Vec<_>>(),
+            ids
+        );
     }
 }

@@ -41,12 +41,17 @@ impl Boot {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
         let id = u128::from_str_radix(&hex, 16).unwrap_or(0);
-        Boot { id: [(id >> 64) as u64, id as u64], time_us: clock::wall_us().saturating_sub(clock::boot_us()) }
+        Boot {
+            id: [(id >> 64) as u64, id as u64],
+            time_us: clock::wall_us().saturating_sub(clock::boot_us()),
+        }
     }
 
     /// Whether the page cache of that boot is still the present one.
     fn same(&self, other: &Boot) -> bool {
-        self.id != [0; 2] && self.id == other.id && self.time_us.abs_diff(other.time_us) <= BOOT_TIME_SLACK_US
+        self.id != [0; 2]
+            && self.id == other.id
+            && self.time_us.abs_diff(other.time_us) <= BOOT_TIME_SLACK_US
     }
 }
 
@@ -118,7 +123,10 @@ impl Fields {
         Some(Fields {
             uuid: words[1],
             seed: [words[2], words[3]],
-            boot: Boot { id: [words[4], words[5]], time_us: words[6] },
+            boot: Boot {
+                id: [words[4], words[5]],
+                time_us: words[6],
+            },
             incarnation: words[7],
             clean: words[8] & CLEAN != 0,
             failed: words[8] & FAILED != 0,
@@ -140,7 +148,9 @@ impl Fields {
         } else if self.clean || self.power || self.boot.same(boot) {
             Ok(())
         } else {
-            Err("the machine was restarted without a clean stop of tiercache (durability = process)")
+            Err(
+                "the machine was restarted without a clean stop of tiercache (durability = process)",
+            )
         }
     }
 }
@@ -221,8 +231,10 @@ impl State {
                 synced = synced.and(self.words.sync());
             }
         }
-        self.flush_segment.store(u64::from(fields.flush_segment), Ordering::Release);
-        self.flush_version.store(fields.flush_version, Ordering::Release);
+        self.flush_segment
+            .store(u64::from(fields.flush_segment), Ordering::Release);
+        self.flush_version
+            .store(fields.flush_version, Ordering::Release);
         synced
     }
 
@@ -257,7 +269,10 @@ mod tests {
         Fields {
             uuid: 1,
             seed: [2, 3],
-            boot: Boot { id: [4, 5], time_us: 6 },
+            boot: Boot {
+                id: [4, 5],
+                time_us: 6,
+            },
             incarnation: 7,
             power: true,
             wall: 8,
@@ -296,7 +311,14 @@ mod tests {
     // A crash after any word of an update leaves the old state or the new one.
     #[test]
     fn a_torn_update_is_the_old_or_the_new_state() {
-        let (old, new) = (some(), Fields { flush_version: 99, incarnation: 8, ..some() });
+        let (old, new) = (
+            some(),
+            Fields {
+                flush_version: 99,
+                incarnation: 8,
+                ..some()
+            },
+        );
         let mut words = [old.encode(), old.encode()];
         for word in 0..2 * COPY_WORDS {
             words[word / COPY_WORDS][word % COPY_WORDS] = new.encode()[word % COPY_WORDS];
@@ -307,17 +329,62 @@ mod tests {
 
     #[test]
     fn only_an_intact_page_cache_or_a_clean_stop_is_trusted() {
-        let boot = Boot { id: [4, 5], time_us: 1_000_000_000 };
-        let dirty = Fields { boot, ..Fields::default() };
+        let boot = Boot {
+            id: [4, 5],
+            time_us: 1_000_000_000,
+        };
+        let dirty = Fields {
+            boot,
+            ..Fields::default()
+        };
         assert!(dirty.judge(&boot).is_ok());
-        assert!(dirty.judge(&Boot { time_us: boot.time_us + 4_000_000, ..boot }).is_ok());
-        assert!(dirty.judge(&Boot { time_us: boot.time_us + 6_000_000, ..boot }).is_err());
+        assert!(
+            dirty
+                .judge(&Boot {
+                    time_us: boot.time_us + 4_000_000,
+                    ..boot
+                })
+                .is_ok()
+        );
+        assert!(
+            dirty
+                .judge(&Boot {
+                    time_us: boot.time_us + 6_000_000,
+                    ..boot
+                })
+                .is_err()
+        );
         let other = Boot { id: [4, 6], ..boot };
         assert!(dirty.judge(&other).is_err());
-        assert!(Fields { clean: true, ..dirty }.judge(&other).is_ok());
-        assert!(Fields { power: true, ..dirty }.judge(&other).is_ok());
-        assert!(Fields { clean: true, failed: true, ..dirty }.judge(&boot).is_err());
-        assert!(Fields::default().judge(&Boot::default()).is_err(), "unreadable ids never match");
+        assert!(
+            Fields {
+                clean: true,
+                ..dirty
+            }
+            .judge(&other)
+            .is_ok()
+        );
+        assert!(
+            Fields {
+                power: true,
+                ..dirty
+            }
+            .judge(&other)
+            .is_ok()
+        );
+        assert!(
+            Fields {
+                clean: true,
+                failed: true,
+                ..dirty
+            }
+            .judge(&boot)
+            .is_err()
+        );
+        assert!(
+            Fields::default().judge(&Boot::default()).is_err(),
+            "unreadable ids never match"
+        );
         assert_ne!(Boot::current().id, [0; 2]);
     }
 }

@@ -48,7 +48,10 @@ impl JournalFile {
 }
 
 /// All kills found in a folder's journal, sorted.
-pub(in super::super) fn recover(folder: &Folder, uuid: u64) -> io::Result<Result<Vec<Place>, Damaged>> {
+pub(in super::super) fn recover(
+    folder: &Folder,
+    uuid: u64,
+) -> io::Result<Result<Vec<Place>, Damaged>> {
     let mut places = Vec::new();
     for number in 0..FILES {
         let name = file_name(number);
@@ -59,10 +62,14 @@ pub(in super::super) fn recover(folder: &Folder, uuid: u64) -> io::Result<Result
             }
             Err(error) => return Err(error),
         };
-        let mut words =
-            bytes.chunks_exact(WORD_BYTES).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+        let mut words = bytes
+            .chunks_exact(WORD_BYTES)
+            .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
         let header: Vec<u64> = words.by_ref().take(HEADER_WORDS).collect();
-        if header.len() < HEADER_WORDS || header[..2] != [MAGIC, uuid] || bytes.len() as u64 != header[3] {
+        if header.len() < HEADER_WORDS
+            || header[..2] != [MAGIC, uuid]
+            || bytes.len() as u64 != header[3]
+        {
             return Ok(Err(Damaged(format!("{name} has a damaged header"))));
         }
         match header[2] {
@@ -89,7 +96,13 @@ fn file_name(number: usize) -> String {
 
 /// Empties a file: marked blank first, so that a half-zeroed one is never read.
 pub(super) fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
-    let sync = || if sync == Sync::Device { file.sync() } else { Ok(()) };
+    let sync = || {
+        if sync == Sync::Device {
+            file.sync()
+        } else {
+            Ok(())
+        }
+    };
     file.words[2].store(BLANK, Release);
     fence(SeqCst);
     sync()?;
@@ -105,13 +118,22 @@ pub(super) fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
 }
 
 /// Opens the ring's file of that number, empty.
-pub(super) fn start(folder: &Folder, number: usize, uuid: u64, slots: usize, sync: Sync) -> io::Result<JournalFile> {
+pub(super) fn start(
+    folder: &Folder,
+    number: usize,
+    uuid: u64,
+    slots: usize,
+    sync: Sync,
+) -> io::Result<JournalFile> {
     let (name, bytes) = (&file_name(number), HEADER_BYTES + slots * WORD_BYTES);
     // A new file rather than the old one emptied: that would make all of its pages resident.
     match make_file(folder, name, uuid, bytes, sync) {
         Err(error) if disk_is_full(&error) => {
             let file = folder.open_file(name)?;
-            let old = JournalFile { words: Words::map_file(&file, bytes)?, file };
+            let old = JournalFile {
+                words: Words::map_file(&file, bytes)?,
+                file,
+            };
             let is_ours = old.words[0].load(Relaxed) == MAGIC
                 && old.words[1].load(Relaxed) == uuid
                 && old.words[3].load(Relaxed) == bytes as u64;
@@ -126,7 +148,13 @@ pub(super) fn start(folder: &Folder, number: usize, uuid: u64, slots: usize, syn
 }
 
 /// Makes a file beside and renames it: one of that name always has its blocks and its header.
-fn make_file(folder: &Folder, name: &str, uuid: u64, bytes: usize, sync: Sync) -> io::Result<JournalFile> {
+fn make_file(
+    folder: &Folder,
+    name: &str,
+    uuid: u64,
+    bytes: usize,
+    sync: Sync,
+) -> io::Result<JournalFile> {
     let temporary = format!("{name}.tmp");
     folder.remove(&temporary)?;
     let file = folder.create_file(&temporary)?;
@@ -152,5 +180,8 @@ fn make_file(folder: &Folder, name: &str, uuid: u64, bytes: usize, sync: Sync) -
         file.sync_all()?;
     }
     folder.rename(&temporary, name)?;
-    Ok(JournalFile { words: Words::map_file(&file, bytes)?, file })
+    Ok(JournalFile {
+        words: Words::map_file(&file, bytes)?,
+        file,
+    })
 }

@@ -77,11 +77,22 @@ pub(super) enum Stored {
 impl Journal {
     /// Makes the ring empty, of four files with at least `bytes` of slots each. What it held must be
     /// folded already.
-    pub(super) fn start(folder: &Folder, uuid: u64, bytes: u64, power: bool) -> io::Result<Journal> {
+    pub(super) fn start(
+        folder: &Folder,
+        uuid: u64,
+        bytes: u64,
+        power: bool,
+    ) -> io::Result<Journal> {
         let slots = (bytes / WORD_BYTES as u64).max(2).next_power_of_two();
         let mut files = Vec::with_capacity(FILES);
         for number in 0..FILES {
-            files.push(file::start(folder, number, uuid, slots as usize, Sync::of(power))?);
+            files.push(file::start(
+                folder,
+                number,
+                uuid,
+                slots as usize,
+                Sync::of(power),
+            )?);
         }
         folder.sync()?;
         Ok(Journal {
@@ -106,7 +117,10 @@ impl Journal {
 
     /// Stores that a whole segment is freed.
     pub(super) fn free(&self, segment: u32) -> Stored {
-        self.store(slot::encode(Place { segment, offset: FREE_OFFSET }))
+        self.store(slot::encode(Place {
+            segment,
+            offset: FREE_OFFSET,
+        }))
     }
 
     #[inline]
@@ -119,7 +133,11 @@ impl Journal {
         let slot = (ticket & ((1 << self.slot_bits) - 1)) as usize;
         let file = &self.files[generation as usize % FILES];
         file.slots()[slot].store(word, Release);
-        if slot == 0 { Stored::NewFile } else { Stored::Yes }
+        if slot == 0 {
+            Stored::NewFile
+        } else {
+            Stored::Yes
+        }
     }
 
     #[cold]
@@ -127,7 +145,11 @@ impl Journal {
         let deadline = Instant::now() + KILL_WAIT_MAX;
         let mut waiting = self.waiting.lock();
         while generation > self.ready.load(Acquire) {
-            if self.made_ready.wait_until(&mut waiting, deadline).timed_out() {
+            if self
+                .made_ready
+                .wait_until(&mut waiting, deadline)
+                .timed_out()
+            {
                 return generation <= self.ready.load(Acquire);
             }
         }
@@ -155,12 +177,19 @@ impl Journal {
             self.committed.notify_all();
             synced?;
         }
-        if commits.failed { Err(io::Error::other("the kill journal could not be synced")) } else { Ok(()) }
+        if commits.failed {
+            Err(io::Error::other("the kill journal could not be synced"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes every file that may hold unfolded kills to the device.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let (first, last) = (self.folded.load(Acquire), self.ticket.load(Acquire) >> self.slot_bits);
+        let (first, last) = (
+            self.folded.load(Acquire),
+            self.ticket.load(Acquire) >> self.slot_bits,
+        );
         for generation in first..=last.min(first + FILES as u64 - 1) {
             self.files[generation as usize % FILES].sync()?;
         }
@@ -233,7 +262,10 @@ mod tests {
     const UUID: u64 = 77;
 
     fn place(number: u32) -> Place {
-        Place { segment: 1 + number / 1000, offset: number % 1000 }
+        Place {
+            segment: 1 + number / 1000,
+            offset: number % 1000,
+        }
     }
 
     fn journal(folder: &Folder, slots: u64) -> Journal {
@@ -249,13 +281,26 @@ mod tests {
     fn stored_kills_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(dir.path()).unwrap();
-        assert!(recovered(&folder).is_err(), "missing files may have held kills");
+        assert!(
+            recovered(&folder).is_err(),
+            "missing files may have held kills"
+        );
         let journal = journal(&folder, 64);
         assert_eq!(journal.kill(place(5)), Stored::NewFile);
         assert_eq!(journal.kill(place(4)), Stored::Yes);
         assert_eq!(journal.free(9), Stored::Yes);
         journal.commit().unwrap();
-        assert_eq!(recovered(&folder).unwrap(), [place(4), place(5), Place { segment: 9, offset: FREE_OFFSET }]);
+        assert_eq!(
+            recovered(&folder).unwrap(),
+            [
+                place(4),
+                place(5),
+                Place {
+                    segment: 9,
+                    offset: FREE_OFFSET
+                }
+            ]
+        );
         assert!(recover(&folder, UUID + 1).unwrap().is_err());
     }
 

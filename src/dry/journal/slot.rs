@@ -56,13 +56,25 @@ mod tests {
     // One or two flipped bits never make another kill, nor an empty slot.
     #[test]
     fn flipped_bits_are_found() {
-        for place in [Place { segment: 1, offset: 0 }, Place { segment: (1 << 28) - 1, offset: (1 << 23) - 1 }] {
+        for place in [
+            Place {
+                segment: 1,
+                offset: 0,
+            },
+            Place {
+                segment: (1 << 28) - 1,
+                offset: (1 << 23) - 1,
+            },
+        ] {
             let word = encode(place);
             assert_eq!(decode(word), Some(place));
             for one in 0..64 {
                 for other in 0..64 {
                     let rotten = word ^ 1 << one ^ if one == other { 0 } else { 1 << other };
-                    assert!(rotten != 0 && decode(rotten).is_none(), "bits {one} and {other}");
+                    assert!(
+                        rotten != 0 && decode(rotten).is_none(),
+                        "bits {one} and {other}"
+                    );
                 }
             }
         }

@@ -34,13 +34,19 @@ fn file_name(segment: u32) -> String {
 }
 
 fn segment_of(name: &str) -> Option<u32> {
-    name.strip_prefix("seg-")?.strip_suffix(".data")?.parse().ok()
+    name.strip_prefix("seg-")?
+        .strip_suffix(".data")?
+        .parse()
+        .ok()
 }
 
 fn opened(file: File) -> Arc<dyn SegmentFile> {
     // Records are read one by one from anywhere: reading ahead would only fill the page cache.
     let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
-    Arc::new(LocalFile { file, no_cached_reads: AtomicBool::new(false) })
+    Arc::new(LocalFile {
+        file,
+        no_cached_reads: AtomicBool::new(false),
+    })
 }
 
 impl SegmentStore for LocalStore {
@@ -57,7 +63,12 @@ impl SegmentStore for LocalStore {
     }
 
     fn list(&self) -> io::Result<Vec<u32>> {
-        Ok(self.folder.list()?.iter().filter_map(|name| segment_of(name)).collect())
+        Ok(self
+            .folder
+            .list()?
+            .iter()
+            .filter_map(|name| segment_of(name))
+            .collect())
     }
 }
 
@@ -86,7 +97,8 @@ impl SegmentFile for LocalFile {
         let mut filled = 0;
         while filled < out.len() {
             let rest = &mut [IoSliceMut::new(&mut out[filled..])];
-            match rustix::io::preadv2(&self.file, rest, at + filled as u64, ReadWriteFlags::NOWAIT) {
+            match rustix::io::preadv2(&self.file, rest, at + filled as u64, ReadWriteFlags::NOWAIT)
+            {
                 Ok(0) => break,
                 Ok(bytes) => filled += bytes,
                 Err(Errno::AGAIN) => return Ok(None),
@@ -127,11 +139,21 @@ mod tests {
         assert_eq!(store.open(7).unwrap().read_range(4, &mut out).unwrap(), 7);
         assert_eq!(&out[..7], b"o there");
         // None where this file system cannot tell.
-        assert!(matches!(segment.read_cached(6, &mut out[..5]), Ok(Some(5) | None)));
-        assert_eq!((segment.bytes().unwrap(), store.list().unwrap()), (11, vec![7]));
+        assert!(matches!(
+            segment.read_cached(6, &mut out[..5]),
+            Ok(Some(5) | None)
+        ));
+        assert_eq!(
+            (segment.bytes().unwrap(), store.list().unwrap()),
+            (11, vec![7])
+        );
         store.delete(7).unwrap();
         store.delete(7).unwrap();
-        assert_eq!(segment.read_range(0, &mut out).unwrap(), 8, "whoever has it open reads on");
+        assert_eq!(
+            segment.read_range(0, &mut out).unwrap(),
+            8,
+            "whoever has it open reads on"
+        );
         assert!(store.open(7).is_err() && store.list().unwrap().is_empty());
     }
 }

@@ -23,8 +23,11 @@ fn small_segment(how: Close) -> (TempDir, PathBuf, Vec<u8>) {
 /// How many of the keys hit; a hit must be the right value.
 fn hits(folder: &Path) -> usize {
     let caller = Caller::open(&config(folder));
-    let get =
-        |number: usize| caller.get(&format!("key {number}")).inspect(|got| assert_eq!(*got, format!("value {number}")));
+    let get = |number: usize| {
+        caller
+            .get(&format!("key {number}"))
+            .inspect(|got| assert_eq!(*got, format!("value {number}")))
+    };
     (0..KEYS).filter(|number| get(*number).is_some()).count()
 }
 
@@ -51,7 +54,10 @@ fn a_torn_segment_keeps_what_is_whole() {
     for length in (0..bytes.len()).step_by(61) {
         std::fs::write(&file, &bytes[..length]).unwrap();
         let copy = crash(dir.path());
-        assert!(hits(copy.path()) >= (length / record_bytes).saturating_sub(1), "length {length}");
+        assert!(
+            hits(copy.path()) >= (length / record_bytes).saturating_sub(1),
+            "length {length}"
+        );
     }
     // A footer cut off, or half of it, is as if it had never been.
     let (dir, file, bytes) = small_segment(Close::Clean);
@@ -80,29 +86,48 @@ fn missing_and_foreign_bytes_are_misses() {
 // A kill that cannot be read may be any kill: nothing is believed then.
 #[test]
 fn a_damaged_journal_or_state_sets_aside() {
-    for (name, at) in [("journal-0", 4096), ("journal-0", 17), ("journal-3", 0), ("state", 5)] {
+    for (name, at) in [
+        ("journal-0", 4096),
+        ("journal-0", 17),
+        ("journal-3", 0),
+        ("state", 5),
+    ] {
         let (dir, _, _) = small_segment(Close::Dirty);
         let copy = crash(dir.path());
         let caller = Caller::open(&config(copy.path()));
         caller.delete("key 3");
         caller.dry.close(Close::Dirty).unwrap();
         let path = copy.path().join(name);
-        let file = std::fs::File::options().write(true).read(true).open(&path).unwrap();
-        let copies = if name == "state" { vec![at, at + 2048] } else { vec![at] };
+        let file = std::fs::File::options()
+            .write(true)
+            .read(true)
+            .open(&path)
+            .unwrap();
+        let copies = if name == "state" {
+            vec![at, at + 2048]
+        } else {
+            vec![at]
+        };
         for at in copies {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).unwrap();
             file.write_all_at(&[byte[0] ^ 4], at).unwrap();
         }
         let again = Caller::open(&config(copy.path()));
-        assert!(matches!(again.dry.start(), Start::SetAside(_)), "{name} at {at}");
+        assert!(
+            matches!(again.dry.start(), Start::SetAside(_)),
+            "{name} at {at}"
+        );
         assert_eq!(again.get("key 3"), None);
         let _ = again.set("key 3", "a new start");
         assert_eq!(again.get("key 3").unwrap(), "a new start");
     }
     let (dir, _, _) = small_segment(Close::Clean);
     std::fs::remove_file(dir.path().join("journal-2")).unwrap();
-    assert!(matches!(Caller::open(&config(dir.path())).dry.start(), Start::SetAside(_)));
+    assert!(matches!(
+        Caller::open(&config(dir.path())).dry.start(),
+        Start::SetAside(_)
+    ));
 }
 
 // A damaged .dead file costs its segment, not the store.
@@ -118,7 +143,10 @@ fn a_damaged_dead_file_frees_its_segment() {
     bytes[16] ^= 1;
     std::fs::write(&dead, bytes).unwrap();
     let caller = Caller::open(&config(dir.path()));
-    assert_eq!((caller.report.rows, caller.dry.start()), (0, &Start::Recovered));
+    assert_eq!(
+        (caller.report.rows, caller.dry.start()),
+        (0, &Start::Recovered)
+    );
     wait_until(|| file_names(dir.path(), ".data").is_empty());
 }
 

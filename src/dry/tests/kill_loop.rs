@@ -20,12 +20,22 @@ const CYCLES_VARIABLE: &str = "TIERCACHE_TEST_DRY_CYCLES";
 const SEED_VARIABLE: &str = "TIERCACHE_TEST_SEED";
 
 fn small(folder: &Path) -> DryConfig {
-    DryConfig { journal_size: ByteSize(2048), queue_bytes: 256 << 10, ..config(folder) }
+    DryConfig {
+        journal_size: ByteSize(2048),
+        queue_bytes: 256 << 10,
+        ..config(folder)
+    }
 }
 
 fn truth(folder: &Path) -> Words {
     let path = folder.parent().unwrap().join("truth");
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap();
     file.set_len(TRUTH_BYTES as u64).unwrap();
     Words::map_file(&file, TRUTH_BYTES).unwrap()
 }
@@ -44,7 +54,11 @@ impl Random {
 
 /// A third of the keys is reinserted when its segment leaves.
 fn key_name(key: usize) -> String {
-    if key.is_multiple_of(3) { format!("keep {key}") } else { format!("key {key}") }
+    if key.is_multiple_of(3) {
+        format!("keep {key}")
+    } else {
+        format!("key {key}")
+    }
 }
 
 fn content(key: usize, version: u64) -> String {
@@ -55,7 +69,9 @@ fn content(key: usize, version: u64) -> String {
 fn verify(caller: &Caller, truth: &Words) -> usize {
     let hit = |key: usize| {
         let name = key_name(key);
-        let Some(value) = caller.get(&name) else { return false };
+        let Some(value) = caller.get(&name) else {
+            return false;
+        };
         let version = truth[key].load(Acquire);
         assert!(version > truth[FLUSHED].load(Acquire), "{name} was flushed");
         assert_eq!(value, content(key, version), "{name} has version {version}");
@@ -76,7 +92,11 @@ fn verify(caller: &Caller, truth: &Words) -> usize {
 /// The child: works until it is killed.
 fn work(folder: &Path, seed: u64) -> ! {
     let dry = Dry::open(&small(folder), Arc::new(Clock::manual(NOW))).unwrap();
-    assert!(matches!(dry.start(), Start::New | Start::Recovered), "{:?}", dry.start());
+    assert!(
+        matches!(dry.start(), Start::New | Start::Recovered),
+        "{:?}",
+        dry.start()
+    );
     let caller = Caller::over(dry);
     let truth = truth(folder);
     let hits = verify(&caller, &truth);
@@ -99,11 +119,23 @@ fn work(folder: &Path, seed: u64) -> ! {
             _ => {
                 caller.delete(&name);
                 truth[key].store(version, Release);
-                let facts = Facts { version, last_access: NOW, flags: 7, ..Facts::default() };
+                let facts = Facts {
+                    version,
+                    last_access: NOW,
+                    flags: 7,
+                    ..Facts::default()
+                };
                 let text = content(key, version);
                 let hash = caller.hash(&name);
-                if append(&caller.dry, &caller.slots, hash, &facts, name.as_bytes(), text.as_bytes(), None)
-                    == Append::Busy
+                if append(
+                    &caller.dry,
+                    &caller.slots,
+                    hash,
+                    &facts,
+                    name.as_bytes(),
+                    text.as_bytes(),
+                    None,
+                ) == Append::Busy
                 {
                     caller.dry.wait_for_room(Duration::from_millis(1));
                 }
@@ -114,11 +146,17 @@ fn work(folder: &Path, seed: u64) -> ! {
 
 #[test]
 fn nothing_stale_after_kill_9() {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock_seed);
+    let seed = std::env::var(SEED_VARIABLE)
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(clock_seed);
     if let Ok(folder) = std::env::var(FOLDER_VARIABLE) {
         work(Path::new(&folder), seed);
     }
-    let cycles = std::env::var(CYCLES_VARIABLE).ok().and_then(|cycles| cycles.parse().ok()).unwrap_or(20);
+    let cycles = std::env::var(CYCLES_VARIABLE)
+        .ok()
+        .and_then(|cycles| cycles.parse().ok())
+        .unwrap_or(20);
     println!("{SEED_VARIABLE}={seed} {CYCLES_VARIABLE}={cycles}");
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("dry");
@@ -136,12 +174,21 @@ fn nothing_stale_after_kill_9() {
         let mut output = io::BufReader::new(child.stdout.take().unwrap());
         let loaded = loop {
             let mut line = String::new();
-            assert_ne!(io::BufRead::read_line(&mut output, &mut line).unwrap(), 0, "cycle {cycle}: the child died");
+            assert_ne!(
+                io::BufRead::read_line(&mut output, &mut line).unwrap(),
+                0,
+                "cycle {cycle}: the child died"
+            );
             if let Some(at) = line.find("loaded ") {
                 break line[at..].to_owned();
             }
         };
-        rows += loaded.trim().rsplit(' ').next().and_then(|hits| hits.parse::<usize>().ok()).unwrap();
+        rows += loaded
+            .trim()
+            .rsplit(' ')
+            .next()
+            .and_then(|hits| hits.parse::<usize>().ok())
+            .unwrap();
         // The moment of the kill is what is random here, so it is time that is slept.
         std::thread::sleep(Duration::from_micros(random.below(60_000) as u64));
         child.kill().unwrap();
@@ -149,7 +196,10 @@ fn nothing_stale_after_kill_9() {
     }
     let last = Caller::over(Dry::open(&small(&folder), Arc::new(Clock::manual(NOW))).unwrap());
     verify(&last, &truth(&folder));
-    assert!(rows > cycles * KEYS / 10, "only {rows} rows were brought back in {cycles} starts");
+    assert!(
+        rows > cycles * KEYS / 10,
+        "only {rows} rows were brought back in {cycles} starts"
+    );
 }
 
 fn clock_seed() -> u64 {

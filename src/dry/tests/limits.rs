@@ -10,7 +10,10 @@ fn large_value(number: usize) -> String {
 #[test]
 fn records_of_every_size_find_their_place() {
     let dir = tempfile::tempdir().unwrap();
-    let caller = Caller::open(&DryConfig { queue_bytes: 64 << 10, ..config(dir.path()) });
+    let caller = Caller::open(&DryConfig {
+        queue_bytes: 64 << 10,
+        ..config(dir.path())
+    });
     let sizes = [0, 1, 4095, 70_000, 300_000, (1 << 20) - 1000];
     for (number, size) in sizes.into_iter().enumerate() {
         let set = || caller.set(&format!("key {number}"), &"x".repeat(size));
@@ -31,7 +34,10 @@ fn records_of_every_size_find_their_place() {
 #[test]
 fn a_full_disk_pauses_the_tier_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let (caller, fault) = faulty(&DryConfig { queue_bytes: 256 << 10, ..config(dir.path()) });
+    let (caller, fault) = faulty(&DryConfig {
+        queue_bytes: 256 << 10,
+        ..config(dir.path())
+    });
     fault.store(Fault::DiskFull as u8, SeqCst);
     let mut kept = 0;
     let refused = loop {
@@ -53,14 +59,20 @@ fn a_full_disk_pauses_the_tier_until_there_is_room() {
     assert!(matches!(caller.set("afterwards", "value"), Append::Done(_)));
     caller.written();
     let again = Caller::open(&config(crash(dir.path()).path()));
-    assert_eq!((again.report.rows as usize, again.get("key 1")), (kept, None));
+    assert_eq!(
+        (again.report.rows as usize, again.get("key 1")),
+        (kept, None)
+    );
     assert_eq!(again.get("afterwards").unwrap(), "value");
 }
 
 #[test]
 fn a_slow_device_makes_the_queue_busy() {
     let dir = tempfile::tempdir().unwrap();
-    let (caller, fault) = faulty(&DryConfig { queue_bytes: 64 << 10, ..config(dir.path()) });
+    let (caller, fault) = faulty(&DryConfig {
+        queue_bytes: 64 << 10,
+        ..config(dir.path())
+    });
     fault.store(Fault::DiskFull as u8, SeqCst);
     // Before the writer thread has met the full disk the bound itself refuses.
     let mut last = Append::Failed;
@@ -75,7 +87,10 @@ fn a_slow_device_makes_the_queue_busy() {
 #[test]
 fn a_broken_device_fails_the_tier_for_good() {
     let dir = tempfile::tempdir().unwrap();
-    let (caller, fault) = faulty(&DryConfig { journal_size: ByteSize(512), ..config(dir.path()) });
+    let (caller, fault) = faulty(&DryConfig {
+        journal_size: ByteSize(512),
+        ..config(dir.path())
+    });
     let told = Arc::new(AtomicU8::new(0));
     let tell = Arc::clone(&told);
     caller.dry.set_on_failed(Box::new(move || {
@@ -106,7 +121,9 @@ fn the_size_limit_frees_whole_segments() {
     let caller = Caller::open(&config(dir.path()));
     let freed: Arc<Mutex<Vec<u32>>> = Arc::default();
     let on_freed = Arc::clone(&freed);
-    caller.dry.set_on_freed(Box::new(move |segment| on_freed.lock().push(segment)));
+    caller
+        .dry
+        .set_on_freed(Box::new(move |segment| on_freed.lock().push(segment)));
     let _ = caller.set("keep me", "value");
     for number in 0..500 {
         let key = format!("key {number}");
@@ -127,19 +144,36 @@ fn the_size_limit_frees_whole_segments() {
     assert_eq!(caller.get("key 0"), None);
     assert_eq!(caller.get("key 499").unwrap(), large_value(499));
     // Every slot that is left can be read.
-    let left = (0..500).filter(|number| caller.slots.lock().contains_key(&caller.hash(&format!("key {number}"))));
-    assert!(left.filter(|number| caller.get(&format!("key {number}")) == Some(large_value(*number))).count() >= 80);
+    let left = (0..500).filter(|number| {
+        caller
+            .slots
+            .lock()
+            .contains_key(&caller.hash(&format!("key {number}")))
+    });
+    assert!(
+        left.filter(|number| caller.get(&format!("key {number}")) == Some(large_value(*number)))
+            .count()
+            >= 80
+    );
     caller.dry.close(Close::Clean).unwrap();
     let rows = caller.slots.lock().len() as u64;
     let again = Caller::open(&config(dir.path()));
-    assert_eq!((again.report.rows, again.get("keep me")), (rows, Some("value".into())));
+    assert_eq!(
+        (again.report.rows, again.get("keep me")),
+        (rows, Some("value".into()))
+    );
 }
 
 #[test]
 fn dead_unused_and_unwanted_segments_are_freed() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(Clock::manual(NOW));
-    let caller = Caller::over(Dry::open_as(&config(dir.path()), Arc::clone(&clock), boot(), &|store| store).unwrap());
+    let caller = Caller::over(
+        Dry::open_as(&config(dir.path()), Arc::clone(&clock), boot(), &|store| {
+            store
+        })
+        .unwrap(),
+    );
     for number in 0..70 {
         let _ = caller.set(&format!("key {number}"), &large_value(number));
     }
@@ -158,14 +192,23 @@ fn dead_unused_and_unwanted_segments_are_freed() {
     // The sealed rest because nobody has used it for a week.
     clock.set(NOW + 7 * 86_400 + 1);
     wait_until(|| caller.dry.stats().reclaimed == 3);
-    assert!(caller.slots.lock().values().all(|slot| slot.0.segment == 4), "all others have left the index");
+    assert!(
+        caller.slots.lock().values().all(|slot| slot.0.segment == 4),
+        "all others have left the index"
+    );
 }
 
 // FREE is in the journal before the first record leaves: a crash right then brings none of them back.
 #[test]
 fn a_crash_while_a_segment_leaves_brings_nothing_back() {
     let dir = tempfile::tempdir().unwrap();
-    let dry = Dry::open_as(&config(dir.path()), Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap();
+    let dry = Dry::open_as(
+        &config(dir.path()),
+        Arc::new(Clock::manual(NOW)),
+        boot(),
+        &|store| store,
+    )
+    .unwrap();
     let copies: Arc<Mutex<Vec<TempDir>>> = Arc::default();
     let (copy_to, folder) = (Arc::clone(&copies), dir.path().to_owned());
     dry.set_owner(Box::new(move |_| {
@@ -211,7 +254,11 @@ fn the_tracking_sees_every_sealed_row() {
     caller.dry.close(Close::Clean).unwrap();
     assert_eq!(seen.lock().len(), 20_000);
     let slots = caller.slots.lock();
-    assert!(seen.lock().iter().all(|(hash, place)| slots[hash].0 == *place));
+    assert!(
+        seen.lock()
+            .iter()
+            .all(|(hash, place)| slots[hash].0 == *place)
+    );
     drop(slots);
     // After a restart they can be asked for again.
     let again = Caller::open(&config(dir.path()));
@@ -220,7 +267,11 @@ fn the_tracking_sees_every_sealed_row() {
     again.dry.set_on_sealed(Box::new(move |segment| {
         counted.fetch_add(segment.rows, SeqCst);
     }));
-    again.dry.segments().into_iter().for_each(|segment| again.dry.resend(segment));
+    again
+        .dry
+        .segments()
+        .into_iter()
+        .for_each(|segment| again.dry.resend(segment));
     wait_until(|| count.load(SeqCst) == 20_000);
 }
 
@@ -228,7 +279,10 @@ fn the_tracking_sees_every_sealed_row() {
 #[test]
 fn threads_never_see_another_keys_value() {
     let dir = tempfile::tempdir().unwrap();
-    let caller = Caller::open(&DryConfig { queue_bytes: 512 << 10, ..config(dir.path()) });
+    let caller = Caller::open(&DryConfig {
+        queue_bytes: 512 << 10,
+        ..config(dir.path())
+    });
     std::thread::scope(|scope| {
         for thread in 0..3 {
             let caller = &caller;
@@ -242,7 +296,9 @@ fn threads_never_see_another_keys_value() {
                         }
                         _ => {
                             let value = caller.get(&key);
-                            assert!(value.is_none_or(|value| value.starts_with(&format!("{key} "))));
+                            assert!(
+                                value.is_none_or(|value| value.starts_with(&format!("{key} ")))
+                            );
                         }
                     }
                 }
@@ -263,7 +319,9 @@ impl SmallDisk {
     fn mount(size: &str) -> Option<SmallDisk> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = std::process::Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(dir.path());
+        let mount = mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(dir.path());
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         mounted.then(|| SmallDisk(dir))
     }
@@ -271,7 +329,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
     }
 }
 
@@ -286,24 +347,35 @@ fn a_really_full_disk_pauses_the_tier() {
     std::fs::write(&filler, vec![0; 2 << 20]).unwrap();
     let caller = Caller::open(&config(&folder));
     let mut kept = 0;
-    wait_until(|| match caller.set(&format!("key {kept}"), &large_value(kept)) {
-        Append::Done(_) => {
-            kept += 1;
-            kept == 200
-        }
-        refused => refused == Append::Paused,
-    });
-    assert!((20..100).contains(&kept), "{kept} records in about 2 MiB and the buffers");
+    wait_until(
+        || match caller.set(&format!("key {kept}"), &large_value(kept)) {
+            Append::Done(_) => {
+                kept += 1;
+                kept == 200
+            }
+            refused => refused == Append::Paused,
+        },
+    );
+    assert!(
+        (20..100).contains(&kept),
+        "{kept} records in about 2 MiB and the buffers"
+    );
     // Kills need no room: the journal has all of its blocks.
     for number in 0..kept / 2 {
         caller.delete(&format!("key {number}"));
     }
-    assert_eq!(caller.get(&format!("key {}", kept - 1)).unwrap(), large_value(kept - 1));
+    assert_eq!(
+        caller.get(&format!("key {}", kept - 1)).unwrap(),
+        large_value(kept - 1)
+    );
     std::fs::remove_file(&filler).unwrap();
     wait_until(|| caller.dry.tier_state() == TierState::Ok);
     caller.written();
     assert!(matches!(caller.set("afterwards", "value"), Append::Done(_)));
     caller.dry.close(Close::Clean).unwrap();
     let again = Caller::open(&config(&folder));
-    assert_eq!((again.get("key 0"), again.get("afterwards")), (None, Some("value".into())));
+    assert_eq!(
+        (again.get("key 0"), again.get("afterwards")),
+        (None, Some("value".into()))
+    );
 }

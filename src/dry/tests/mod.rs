@@ -21,7 +21,10 @@ use crate::units::ByteSize;
 const NOW: UnixSeconds = 2_000_000_000;
 
 fn boot() -> Boot {
-    Boot { id: [1, 2], time_us: 1000 }
+    Boot {
+        id: [1, 2],
+        time_us: 1000,
+    }
 }
 
 fn config(folder: &Path) -> DryConfig {
@@ -46,18 +49,37 @@ struct Caller {
 
 impl Caller {
     fn open(config: &DryConfig) -> Caller {
-        Caller::over(Dry::open_as(config, Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap())
+        Caller::over(
+            Dry::open_as(config, Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap(),
+        )
     }
 
     fn over(dry: Dry) -> Caller {
         let dry = Arc::new(dry);
         let slots: Arc<Mutex<Slots>> = Arc::default();
         let owner = (Arc::downgrade(&dry), Arc::clone(&slots));
-        dry.set_owner(Box::new(move |leaving| leave(&owner.0.upgrade(), &owner.1, leaving)));
-        let report =
-            dry.load(2, &|row| assert!(slots.lock().insert(row.hash, (row.place, row.bytes)).is_none()), &|_, _, _| {});
+        dry.set_owner(Box::new(move |leaving| {
+            leave(&owner.0.upgrade(), &owner.1, leaving)
+        }));
+        let report = dry.load(
+            2,
+            &|row| {
+                assert!(
+                    slots
+                        .lock()
+                        .insert(row.hash, (row.place, row.bytes))
+                        .is_none()
+                )
+            },
+            &|_, _, _| {},
+        );
         let version = AtomicU64::new(dry.first_version());
-        Caller { report: report.unwrap(), slots, version, dry }
+        Caller {
+            report: report.unwrap(),
+            slots,
+            version,
+            dry,
+        }
     }
 
     fn hash(&self, key: &str) -> u64 {
@@ -71,8 +93,22 @@ impl Caller {
     fn set_until(&self, key: &str, value: &str, exptime: UnixSeconds) -> Append {
         self.delete(key);
         let version = self.version.fetch_add(1, SeqCst);
-        let facts = Facts { version, exptime, last_access: NOW, flags: 7, ..Facts::default() };
-        append(&self.dry, &self.slots, self.hash(key), &facts, key.as_bytes(), value.as_bytes(), None)
+        let facts = Facts {
+            version,
+            exptime,
+            last_access: NOW,
+            flags: 7,
+            ..Facts::default()
+        };
+        append(
+            &self.dry,
+            &self.slots,
+            self.hash(key),
+            &facts,
+            key.as_bytes(),
+            value.as_bytes(),
+            None,
+        )
     }
 
     fn delete(&self, key: &str) {
@@ -84,7 +120,13 @@ impl Caller {
     fn get(&self, key: &str) -> Option<String> {
         let (place, bytes) = *self.slots.lock().get(&self.hash(key))?;
         let mut buffer = Vec::new();
-        match self.dry.read(place, bytes as usize, key.as_bytes(), ReadMode::Blocking, &mut buffer) {
+        match self.dry.read(
+            place,
+            bytes as usize,
+            key.as_bytes(),
+            ReadMode::Blocking,
+            &mut buffer,
+        ) {
             Read::Hit { facts, value, .. } => {
                 assert_eq!(facts.flags, 7);
                 Some(String::from_utf8(buffer[value].to_vec()).unwrap())
@@ -140,7 +182,15 @@ fn leave(dry: &Option<Arc<Dry>>, slots: &Mutex<Slots>, leaving: &Leaving<'_>) {
     let mut buffer = Vec::new();
     if let (true, Some(dry)) = (wanted, dry)
         && let Some(record) = leaving.record(&mut buffer)
-        && let Append::Done(_) = append(dry, slots, row.hash, &record.facts, record.key, record.value, Some(row.place))
+        && let Append::Done(_) = append(
+            dry,
+            slots,
+            row.hash,
+            &record.facts,
+            record.key,
+            record.value,
+            Some(row.place),
+        )
     {
         return;
     }
@@ -198,7 +248,10 @@ struct FaultyFile {
 
 impl FaultyStore {
     fn file(&self, file: Arc<dyn SegmentFile>) -> Arc<dyn SegmentFile> {
-        Arc::new(FaultyFile { file, fault: Arc::clone(&self.fault) })
+        Arc::new(FaultyFile {
+            file,
+            fault: Arc::clone(&self.fault),
+        })
     }
 }
 
@@ -249,14 +302,24 @@ impl SegmentFile for FaultyFile {
 /// A caller over a store whose faults can be chosen.
 fn faulty(config: &DryConfig) -> (Caller, Arc<AtomicU8>) {
     let fault = Arc::new(AtomicU8::new(Fault::None as u8));
-    let wrap = |store| -> Arc<dyn SegmentStore> { Arc::new(FaultyStore { store, fault: Arc::clone(&fault) }) };
+    let wrap = |store| -> Arc<dyn SegmentStore> {
+        Arc::new(FaultyStore {
+            store,
+            fault: Arc::clone(&fault),
+        })
+    };
     let dry = Dry::open_as(config, Arc::new(Clock::manual(NOW)), boot(), &wrap).unwrap();
     (Caller::over(dry), fault)
 }
 
 fn file_names(folder: &Path, end: &str) -> Vec<PathBuf> {
-    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<PathBuf> = entries.filter(|path| path.to_string_lossy().ends_with(end)).collect();
+    let entries = folder
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut names: Vec<PathBuf> = entries
+        .filter(|path| path.to_string_lossy().ends_with(end))
+        .collect();
     names.sort();
     names
 }

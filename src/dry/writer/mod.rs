@@ -88,7 +88,10 @@ impl Writer {
     pub(super) fn new(limits: &Limits, next_segment: u32) -> Writer {
         let buffer_bytes = (limits.queue_bytes / 4).clamp(4096, BUFFER_BYTES_MAX);
         Writer {
-            open: Mutex::new(Open { next_segment, ..Open::default() }),
+            open: Mutex::new(Open {
+                next_segment,
+                ..Open::default()
+            }),
             work: Condvar::new(),
             room: Condvar::new(),
             pending_bytes: AtomicUsize::new(0),
@@ -118,7 +121,8 @@ impl Writer {
         out: &mut Vec<u8>,
     ) -> Option<usize> {
         let open = self.open.lock();
-        let within = |buffer: &Buffer| (buffer.start..buffer.start + buffer.used as u64).contains(&at);
+        let within =
+            |buffer: &Buffer| (buffer.start..buffer.start + buffer.used as u64).contains(&at);
         let copy = |buffer: &Buffer| {
             let bytes = &buffer.bytes[(at - buffer.start) as usize..buffer.used];
             let bytes = &bytes[..wanted(bytes).min(bytes.len())];
@@ -134,7 +138,11 @@ impl Writer {
         {
             return Some(copy(buffer));
         }
-        let queued = open.queue.iter().find(|chunk| chunk.segment.id == segment && within(&chunk.buffer)).cloned()?;
+        let queued = open
+            .queue
+            .iter()
+            .find(|chunk| chunk.segment.id == segment && within(&chunk.buffer))
+            .cloned()?;
         drop(open);
         Some(copy(&queued.buffer))
     }
@@ -164,14 +172,19 @@ impl Core {
         }
         let mut open = self.writer.open.lock();
         if let Err(refused) = self.make_room(&mut open, bytes, record.key_bytes) {
-            self.counters.busy.fetch_add(u64::from(refused == Append::Busy), Relaxed);
+            self.counters
+                .busy
+                .fetch_add(u64::from(refused == Append::Busy), Relaxed);
             return refused;
         }
         let open = &mut *open;
         let (Some(segment), Some(buffer)) = (&open.segment, &mut open.buffer) else {
             return Append::Failed; // Not reached: there is room.
         };
-        let place = Place { segment: segment.id, offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32 };
+        let place = Place {
+            segment: segment.id,
+            offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32,
+        };
         let out = &mut buffer.bytes[buffer.used..buffer.used + bytes];
         record::write(out, self.salt, place, record, fill);
         // Until `used` is moved nothing has happened: a refusal (or a panic) leaves no trace.
@@ -191,7 +204,10 @@ impl Core {
             marks: record.facts.marks.bits(),
             key_bytes: record.key_bytes as u8,
         };
-        open.footer.push(&row, &out[record::key_range(record.key_bytes, record.facts)]);
+        open.footer.push(
+            &row,
+            &out[record::key_range(record.key_bytes, record.facts)],
+        );
         buffer.used += bytes;
         open.cursor += bytes as u64;
         open.appended = true;
@@ -218,12 +234,22 @@ impl Core {
         if open.segment.is_none() {
             self.begin(open)?;
         }
-        if open.buffer.as_ref().is_some_and(|buffer| buffer.bytes.len() - buffer.used >= bytes) {
+        if open
+            .buffer
+            .as_ref()
+            .is_some_and(|buffer| buffer.bytes.len() - buffer.used >= bytes)
+        {
             return Ok(());
         }
         let capacity = self.writer.buffer_bytes.max(bytes);
-        let unused = open.buffer.as_ref().filter(|buffer| buffer.used == 0).map_or(0, |buffer| buffer.bytes.len());
-        if open.held_bytes - unused + capacity > self.writer.queue_bytes_max && !open.queue.is_empty() {
+        let unused = open
+            .buffer
+            .as_ref()
+            .filter(|buffer| buffer.used == 0)
+            .map_or(0, |buffer| buffer.bytes.len());
+        if open.held_bytes - unused + capacity > self.writer.queue_bytes_max
+            && !open.queue.is_empty()
+        {
             return Err(Append::Busy);
         }
         self.hand_off(open, Seals::No);
@@ -243,7 +269,9 @@ impl Core {
         };
         open.next_segment = id + 1;
         // In the page cache is enough: after a loss of power the journal and the files tell the same.
-        let _ = self.state.update(Sync::PageCache, |fields| fields.next_segment = id + 1);
+        let _ = self
+            .state
+            .update(Sync::PageCache, |fields| fields.next_segment = id + 1);
         let segment = Arc::new(Segment::open(id, self.limits.segment_bytes));
         self.table.insert(Arc::clone(&segment));
         open.segment = Some(segment);
@@ -260,18 +288,32 @@ impl Core {
     }
 
     fn take_buffer(&self, open: &mut Open, capacity: usize) {
-        let pooled = if capacity == self.writer.buffer_bytes { open.pool.pop() } else { None };
+        let pooled = if capacity == self.writer.buffer_bytes {
+            open.pool.pop()
+        } else {
+            None
+        };
         let bytes = pooled.unwrap_or_else(|| vec![0; capacity].into_boxed_slice());
         open.held_bytes += bytes.len();
-        open.buffer = Some(Buffer { start: open.cursor, bytes, used: 0 });
+        open.buffer = Some(Buffer {
+            start: open.cursor,
+            bytes,
+            used: 0,
+        });
     }
 
     /// Queues the buffer, or puts it back if it is empty.
     fn hand_off(&self, open: &mut Open, seals: Seals) {
-        let Some(buffer) = open.buffer.take() else { return };
+        let Some(buffer) = open.buffer.take() else {
+            return;
+        };
         match &open.segment {
             Some(segment) if buffer.used > 0 => {
-                let chunk = Chunk { segment: Arc::clone(segment), buffer, seals: seals == Seals::Yes };
+                let chunk = Chunk {
+                    segment: Arc::clone(segment),
+                    buffer,
+                    seals: seals == Seals::Yes,
+                };
                 open.queue.push_back(Arc::new(chunk));
                 self.writer.work.notify_one();
             }
@@ -290,7 +332,11 @@ impl Core {
 
     /// Appends a table or a footer.
     fn push_block(&self, open: &mut Open, block: &[u8]) {
-        if open.buffer.as_ref().is_none_or(|buffer| buffer.bytes.len() - buffer.used < block.len()) {
+        if open
+            .buffer
+            .as_ref()
+            .is_none_or(|buffer| buffer.bytes.len() - buffer.used < block.len())
+        {
             self.hand_off(open, Seals::No);
             self.take_buffer(open, self.writer.buffer_bytes.max(block.len()));
         }
@@ -303,8 +349,13 @@ impl Core {
     }
 
     fn push_table(&self, open: &mut Open) {
-        let Some(id) = open.segment.as_ref().map(|segment| segment.id) else { return };
-        let place = Place { segment: id, offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32 };
+        let Some(id) = open.segment.as_ref().map(|segment| segment.id) else {
+            return;
+        };
+        let place = Place {
+            segment: id,
+            offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32,
+        };
         if let Some(table) = open.footer.table(self.salt, place) {
             self.push_block(open, &table);
         }
@@ -312,7 +363,9 @@ impl Core {
 
     /// Completes the open segment. One without records just goes.
     fn seal(&self, open: &mut Open) {
-        let Some(segment) = open.segment.clone() else { return };
+        let Some(segment) = open.segment.clone() else {
+            return;
+        };
         if open.cursor == 0 {
             self.hand_off(open, Seals::No);
             open.segment = None;
@@ -320,7 +373,10 @@ impl Core {
             return;
         }
         self.push_table(open);
-        let place = Place { segment: segment.id, offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32 };
+        let place = Place {
+            segment: segment.id,
+            offset: (open.cursor / u64::from(OFFSET_UNIT_BYTES)) as u32,
+        };
         let footer = open.footer.finish(self.salt, place);
         self.push_block(open, &footer);
         self.table.shrink(&segment, open.cursor);
@@ -344,7 +400,9 @@ impl Core {
     /// Once a second: queues a buffer that nobody appends to, then gives spare buffers back. Never waits
     /// for the lock: whoever holds it may be waiting for the keeper's thread to make a journal file ready.
     pub(super) fn tick_writer(&self) {
-        let Some(mut open) = self.writer.open.try_lock() else { return };
+        let Some(mut open) = self.writer.open.try_lock() else {
+            return;
+        };
         if !std::mem::take(&mut open.appended) {
             self.hand_off(&mut open, Seals::No);
             open.pool.clear();
@@ -370,9 +428,15 @@ impl Core {
 
     fn has_room(&self, open: &Open) -> bool {
         // A quarter, not just a buffer: whoever waited for a large record should not find too little.
-        let wanted = self.writer.buffer_bytes.max(self.writer.queue_bytes_max / 4);
-        let queue = open.held_bytes + wanted <= self.writer.queue_bytes_max || open.queue.is_empty();
-        self.tier_state() == TierState::Ok && queue && (open.segment.is_some() || self.segment_fits())
+        let wanted = self
+            .writer
+            .buffer_bytes
+            .max(self.writer.queue_bytes_max / 4);
+        let queue =
+            open.held_bytes + wanted <= self.writer.queue_bytes_max || open.queue.is_empty();
+        self.tier_state() == TierState::Ok
+            && queue
+            && (open.segment.is_some() || self.segment_fits())
     }
 
     /// Ends the writer thread, and all appends.
@@ -389,7 +453,11 @@ impl Core {
     /// Forgets everything that is not written: the tier has failed.
     pub(super) fn drop_buffers(&self) {
         let mut open = self.writer.open.lock();
-        *open = Open { next_segment: open.next_segment, end: Some(End::Abandon), ..Open::default() };
+        *open = Open {
+            next_segment: open.next_segment,
+            end: Some(End::Abandon),
+            ..Open::default()
+        };
         self.writer.pending_bytes.store(0, Relaxed);
     }
 
