@@ -10,12 +10,11 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::cache::{Cache, Local, NoRoom, Patience};
+use super::cache::{Cache, Local, Patience};
 use super::index::KeyHash;
-use super::slot::{HITS_MAX, Location, Slot};
-use crate::dry::{Read, ReadMode};
-use crate::entry::Facts;
-use crate::ram::item;
+use super::promote::NotNow;
+use super::slot::Location;
+use crate::dry::ReadMode;
 
 /// Threads that read the device.
 pub(super) const THREADS: usize = 4;
@@ -80,7 +79,7 @@ pub struct Ticket(oneshot::Receiver<Fetched>);
 
 /// How a fetch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fetched {
+pub(super) enum Fetched {
     /// The item was in RAM a moment ago; look again.
     Up,
     /// A copy was killed; look again.
@@ -351,178 +350,4 @@ impl Cache {
             }
         }
     }
-
-    fn fetch_blocking(
-        &self,
-        head: usize,
-        hash: KeyHash,
-        key: &[u8],
-        location: Location,
-        record: &mut Vec<u8>,
-    ) -> Fetched {
-        let deadline = Instant::now() + self.config.dry_deadline.0;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let patience = if left.is_zero() {
-                Patience::Drop
-            } else {
-                Patience::Wait
-            };
-            match self.try_fetch(
-                head,
-                hash,
-                key,
-                location,
-                ReadMode::Blocking,
-                patience,
-                record,
-            ) {
-                Ok(end) => return end,
-                Err(NotNow) if patience == Patience::Drop => return Fetched::Lost,
-                Err(NotNow) => {
-                    self.wake.notify();
-                    if let Some(dry) = &self.dry {
-                        dry.wait_for_room(left);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads a record and installs it in RAM, if the index still names that location.
-    #[allow(clippy::too_many_arguments)] // Who reads, what, how, and into which buffer.
-    fn try_fetch(
-        &self,
-        head: usize,
-        hash: KeyHash,
-        key: &[u8],
-        location: Location,
-        mode: ReadMode,
-        patience: Patience,
-        record: &mut Vec<u8>,
-    ) -> Result<Fetched, NotNow> {
-        let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
-            return Ok(Fetched::Lost);
-        };
-        let engine = &self.metrics.engine;
-        let read = dry.read(place, bytes as usize, key, mode, record);
-        if !matches!(read, Read::WouldBlock) {
-            engine.dry_reads.add_shared(1);
-        }
-        match read {
-            Read::Hit { facts, value, .. } => {
-                self.promote(head, hash, key, location, &facts, &record[value], patience)
-            }
-            Read::WouldBlock => Err(NotNow),
-            Read::OtherKey => {
-                engine.dry_other_key.add_shared(1);
-                Ok(Fetched::Lost)
-            }
-            Read::Corrupt => {
-                engine.dry_corrupt.add_shared(1);
-                self.commit_kill(hash, location);
-                Ok(Fetched::Killed)
-            }
-            Read::Gone => {
-                let mut shard = self.index.lock(hash);
-                if let Some((place, slot)) = shard.at_location(hash.tag(), location) {
-                    shard.remove(place, slot);
-                }
-                Ok(Fetched::Killed)
-            }
-            Read::Error(error) => {
-                tracing::warn!("cannot read dry segment {}: {error}", place.segment);
-                engine.dry_read_errors.add_shared(1);
-                Ok(Fetched::Lost)
-            }
-        }
-    }
-
-    /// Copies a record into RAM; its copy in dry stays.
-    #[allow(clippy::too_many_arguments)] // The parts of one record.
-    fn promote(
-        &self,
-        head: usize,
-        hash: KeyHash,
-        key: &[u8],
-        location: Location,
-        facts: &Facts,
-        value: &[u8],
-        patience: Patience,
-    ) -> Result<Fetched, NotNow> {
-        let words = item::item_words(facts, key.len(), value.len());
-        let mut head = self.heads[head].lock();
-        match self.ensure_room(&mut head, words, patience) {
-            Ok(()) => {}
-            Err(NoRoom::Wait) => return Err(NotNow),
-            Err(NoRoom::Full) => return Ok(Fetched::Lost),
-        }
-        let mut shard = self.index.lock(hash);
-        let Some((place, slot)) = shard.at_location(hash.tag(), location) else {
-            return Ok(Fetched::Killed);
-        };
-        if !self.is_live_below(slot, self.clock.recent()) {
-            return Ok(Fetched::Lost);
-        }
-        if self.find(&shard, hash, key).ram.is_some() {
-            return Ok(Fetched::Up);
-        }
-        // Remembered for the day its segment is reclaimed.
-        shard.replace(
-            place,
-            slot,
-            Slot {
-                hits: (slot.hits + 1).min(HITS_MAX),
-                ..slot
-            },
-        );
-        let facts = Facts {
-            exptime: slot.exptime,
-            ..*facts
-        };
-        match self.install(
-            &mut head,
-            &mut shard,
-            hash,
-            key,
-            &facts,
-            value.len(),
-            words,
-            |to| to.push(value),
-            None,
-        ) {
-            Ok(()) => {
-                self.metrics.engine.promotions.add_shared(1);
-                drop(shard);
-                if let (Some(hook), Some((place, _))) = (self.on_access.get(), location.place()) {
-                    hook(place);
-                }
-                Ok(Fetched::Up)
-            }
-            Err(_) => Ok(Fetched::Lost),
-        }
-    }
-
-    /// Kills a copy below with no lock held, then forgets it.
-    fn commit_kill(&self, hash: KeyHash, location: Location) {
-        let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
-            return;
-        };
-        if self.commit_kills
-            && let Err(error) = dry.commit_kill(place, bytes)
-        {
-            tracing::error!("cannot commit a kill: {error}");
-        }
-        let mut shard = self.index.lock(hash);
-        if let Some((slot_place, slot)) = shard.at_location(hash.tag(), location) {
-            if !self.commit_kills {
-                dry.kill(place, bytes);
-            }
-            shard.remove(slot_place, slot);
-        }
-    }
 }
-
-/// The fetch cannot be done on this thread now.
-#[derive(Debug)]
-struct NotNow;

@@ -22,17 +22,20 @@ mod index;
 mod mover;
 mod operate;
 mod policy;
+mod promote;
 mod recover;
 mod slot;
 mod stats;
 mod table;
+mod view;
 
 pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
 pub use dump::DumpRow;
 pub use fetch::{Attempt, Blocked};
 pub use mover::DrainReport;
-pub use operate::{Change, Current, Decision, Lookup, NewItem, Outcome, Value, View};
+
 pub use recover::RecoverReport;
 pub use slot::Tier;
 pub use stats::TierStats;
+pub use view::{Change, Current, Decision, Lookup, NewItem, Outcome, Value, View};
