@@ -125,7 +125,12 @@ pub struct Flags {
     pub tracking_rows: Option<bool>,
 
     /// TCP port, -1 for any free one [default: 11211]
-    #[arg(short = 'p', long = "port", value_name = "NUM", allow_negative_numbers = true)]
+    #[arg(
+        short = 'p',
+        long = "port",
+        value_name = "NUM",
+        allow_negative_numbers = true
+    )]
     pub port: Option<i32>,
     /// UDP port, only 0 (off)
     #[arg(short = 'U', long = "udp-port", value_name = "NUM", value_parser = parse_udp_port)]
@@ -139,7 +144,7 @@ pub struct Flags {
     /// Enable the command shutdown
     #[arg(short = 'A', long)]
     pub enable_shutdown: bool,
-    /// Addresses to listen on, as host, host:port or [IPv6]:port, separated by commas
+    /// Addresses to listen on, as host, host:port or `[IPv6]:port`, separated by commas
     #[arg(short = 'l', long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Run in the background
@@ -253,13 +258,25 @@ impl Flags {
             (self.slab_min_size.is_some(), "-n"),
             (self.enable_largepages, "-L"),
         ];
-        without_effect
-            .extend(slab_flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
-        without_effect.extend(extended.without_effect.iter().map(|option| format!("-o {option}")));
+        without_effect.extend(
+            slab_flags
+                .iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, flag)| (*flag).to_owned()),
+        );
+        without_effect.extend(
+            extended
+                .without_effect
+                .iter()
+                .map(|option| format!("-o {option}")),
+        );
         let notices = match without_effect.as_slice() {
             [] => Vec::new(),
             flags => {
-                vec![format!("no effect here, as there are no slabs to tune: {}", flags.join(", "))]
+                vec![format!(
+                    "no effect here, as there are no slabs to tune: {}",
+                    flags.join(", ")
+                )]
             }
         };
         let on = |flag: bool| flag.then_some(true);
@@ -336,9 +353,9 @@ fn local_folder(place: &str) -> Result<PathBuf, String> {
     match place.split_once("://") {
         None if place.is_empty() => Err("--dry needs a folder".to_owned()),
         None => Ok(PathBuf::from(place)),
-        Some((scheme, _)) => {
-            Err(format!("--dry: a dry tier in {scheme} is not built yet, name a local folder"))
-        }
+        Some((scheme, _)) => Err(format!(
+            "--dry: a dry tier in {scheme} is not built yet, name a local folder"
+        )),
     }
 }
 

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // There is nowhere to tell that the terminal is gone.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let outcome = match cli.command {
@@ -38,9 +42,21 @@ fn main() -> ExitCode {
         Some(Command::Show { dir, key }) => show(&dir, &key),
     };
     outcome.unwrap_or_else(|error| {
+        if reader_is_gone(&error) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("tiercache: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Whether a listing ended because nobody reads on, as in `tiercache keys DIR | head`.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    let broken = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(broken)
 }
 
 fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -105,7 +121,11 @@ fn print_config(flags: &Flags) -> anyhow::Result<ExitCode> {
 /// Where tracking lies by default in a dry folder; the folder itself if it was named directly.
 fn tracking_folder(dir: &Path) -> PathBuf {
     let inside = dir.join(tiercache::tracking::config::FOLDER_NAME);
-    if inside.is_dir() { inside } else { dir.to_owned() }
+    if inside.is_dir() {
+        inside
+    } else {
+        dir.to_owned()
+    }
 }
 
 fn keys(dir: &Path) -> anyhow::Result<ExitCode> {
@@ -120,7 +140,11 @@ fn show(dir: &Path, key: &str) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let found = tiercache::tracking::inspect::show(&tracking_folder(dir), key.as_bytes(), &mut out)
         .with_context(|| format!("look the key up in {}", dir.display()))?;
-    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Logs to standard error: warnings and what the server does as a whole, more with each `-v`.

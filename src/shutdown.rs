@@ -28,21 +28,27 @@ impl Signals {
         let stop = CancellationToken::new();
         let watched = stop.clone();
         let (installed, outcome) = std::sync::mpsc::channel();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let handlers = Builder::new_current_thread().enable_io().build().and_then(|runtime| {
-                let entered = runtime.enter();
-                let handlers = Handlers::install()?;
-                drop(entered);
-                Ok((runtime, handlers))
-            });
-            match handlers {
-                Ok((runtime, handlers)) => {
-                    let _ = installed.send(Ok(()));
-                    runtime.block_on(handlers.obey(watched));
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                let handlers =
+                    Builder::new_current_thread()
+                        .enable_io()
+                        .build()
+                        .and_then(|runtime| {
+                            let entered = runtime.enter();
+                            let handlers = Handlers::install()?;
+                            drop(entered);
+                            Ok((runtime, handlers))
+                        });
+                match handlers {
+                    Ok((runtime, handlers)) => {
+                        let _ = installed.send(Ok(()));
+                        runtime.block_on(handlers.obey(watched));
+                    }
+                    Err(error) => drop(installed.send(Err(error))),
                 }
-                Err(error) => drop(installed.send(Err(error))),
-            }
-        })?;
+            })?;
         outcome.recv().map_err(io::Error::other)??;
         let runtime = Builder::new_current_thread().enable_time().build()?;
         Ok(Signals { stop, runtime })
@@ -94,7 +100,10 @@ impl Handlers {
                 tracing::warn!(signal = name, "stopping at once, not clean");
                 std::process::exit(EXIT_NOT_CLEAN);
             }
-            tracing::info!(signal = name, "stop asked for; a second signal stops at once");
+            tracing::info!(
+                signal = name,
+                "stop asked for; a second signal stops at once"
+            );
             stop.cancel();
         }
     }

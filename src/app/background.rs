@@ -25,7 +25,11 @@ pub enum Role {
 
 /// Which of the two processes this is.
 pub fn role() -> Role {
-    if std::env::var_os(VARIABLE).is_some() { Role::Background } else { Role::Foreground }
+    if std::env::var_os(VARIABLE).is_some() {
+        Role::Background
+    } else {
+        Role::Foreground
+    }
 }
 
 /// Starts the program again in the background with the same arguments and waits until it serves.
@@ -40,17 +44,26 @@ pub fn start(verbosity: u32) -> anyhow::Result<ExitCode> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // As memcached: with -v what it logs still appears.
-        .stderr(if verbosity > 0 { Stdio::inherit() } else { Stdio::null() })
+        .stderr(if verbosity > 0 {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
         .spawn()
         .context("start the program in the background")?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line).context("hear from the background")?;
+        BufReader::new(output)
+            .read_line(&mut line)
+            .context("hear from the background")?;
     }
     match line.trim_end() {
         READY => Ok(ExitCode::SUCCESS),
         "" => {
-            bail!("the process in the background ended: {}", child.wait().context("wait for it")?)
+            bail!(
+                "the process in the background ended: {}",
+                child.wait().context("wait for it")?
+            )
         }
         reason => bail!("{reason}"),
     }

@@ -18,7 +18,13 @@ pub(super) fn print(config: &Config, places: &[Place], parts: &Parts, notices: &
 }
 
 fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) -> String {
-    let Config { server, tier, dry, tracking, .. } = config;
+    let Config {
+        server,
+        tier,
+        dry,
+        tracking,
+        ..
+    } = config;
     let mut out = String::new();
     let places: Vec<_> = places.iter().map(ToString::to_string).collect();
     // Writing to a string cannot fail.
@@ -34,8 +40,12 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         server.threads,
         server.max_connections
     );
-    let _ =
-        writeln!(out, "  hot       ram, {}, {} without a hit", shown(tier.hot_size), tier.hot_ttl);
+    let _ = writeln!(
+        out,
+        "  hot       ram, {}, {} without a hit",
+        shown(tier.hot_size),
+        tier.hot_ttl
+    );
     let _ = writeln!(
         out,
         "  cold      ram, {}, {} without a hit",
@@ -43,7 +53,10 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         tier.cold_ttl
     );
     let _ = match dry {
-        None => writeln!(out, "  dry       off: what leaves RAM is lost (--dry DIR keeps it)"),
+        None => writeln!(
+            out,
+            "  dry       off: what leaves RAM is lost (--dry DIR keeps it)"
+        ),
         Some(dry) => writeln!(
             out,
             "  dry       {}, {}, {} without a hit; {}",
@@ -82,8 +95,12 @@ fn found(start: Option<&Start>, items: u64) -> String {
 
 /// A size for people: rounded to three digits.
 fn shown(size: ByteSize) -> String {
-    for (bytes, unit) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
-    {
+    for (bytes, unit) in [
+        (1u64 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ] {
         if size.0 >= bytes {
             let count = size.0 as f64 / bytes as f64;
             let decimals = usize::from(count < 100.0 && !size.0.is_multiple_of(bytes));

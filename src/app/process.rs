@@ -47,20 +47,29 @@ pub(super) fn prepare(process: &Process, connections_max: usize) -> anyhow::Resu
 fn raise_descriptors(connections_max: u64) -> anyhow::Result<()> {
     let now = getrlimit(Resource::Nofile);
     // No current limit is an unlimited one.
-    let Some(current) = now.current else { return Ok(()) };
+    let Some(current) = now.current else {
+        return Ok(());
+    };
     let wanted = connections_max + DESCRIPTORS_BESIDE;
     if current >= wanted {
         return Ok(());
     }
     let within = now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let higher =
-        Rlimit { current: Some(wanted), maximum: Some(now.maximum.unwrap_or(wanted).max(wanted)) };
+    let higher = Rlimit {
+        current: Some(wanted),
+        maximum: Some(now.maximum.unwrap_or(wanted).max(wanted)),
+    };
     // Only root may raise the hard limit.
     if setrlimit(Resource::Nofile, higher).is_ok() {
         return Ok(());
     }
-    let raised =
-        setrlimit(Resource::Nofile, Rlimit { current: Some(within), maximum: now.maximum });
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(within),
+            maximum: now.maximum,
+        },
+    );
     let reached = if raised.is_ok() { within } else { current };
     if reached < connections_max + DESCRIPTORS_BESIDE_MIN {
         bail!(
@@ -72,11 +81,20 @@ fn raise_descriptors(connections_max: u64) -> anyhow::Result<()> {
 }
 
 fn raise_core_limit() -> anyhow::Result<()> {
-    let unlimited = Rlimit { current: None, maximum: None };
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
     if setrlimit(Resource::Core, unlimited).is_err() {
         let maximum = getrlimit(Resource::Core).maximum;
         // It fails no more than the first try: the check below tells what was reached.
-        let _ = setrlimit(Resource::Core, Rlimit { current: maximum, maximum });
+        let _ = setrlimit(
+            Resource::Core,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
     }
     match getrlimit(Resource::Core).current {
         Some(0) => bail!("-r: core files cannot be had, their hard limit is 0"),
@@ -104,8 +122,12 @@ fn become_user(name: &str) -> anyhow::Result<()> {
 fn find_user(accounts: &str, name: &str) -> Option<(u32, u32)> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let (account, _, uid, gid) =
-            (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (account, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
         (account == name || uid == name).then_some(())?;
         Some((uid.parse().ok()?, gid.parse().ok()?))
     })

@@ -26,7 +26,14 @@ impl Progress {
     pub(super) fn new(what: &'static str) -> Progress {
         let on_terminal = std::io::stderr().is_terminal();
         let next = Cell::new(Instant::now() + interval(on_terminal));
-        Progress { what, on_terminal, state: Mutex::new(State { next, shown: Cell::new(false) }) }
+        Progress {
+            what,
+            on_terminal,
+            state: Mutex::new(State {
+                next,
+                shown: Cell::new(false),
+            }),
+        }
     }
 
     /// Shows that `done` of `all` steps are done, unless it was shown a moment ago.

@@ -26,23 +26,59 @@ pub(super) fn delimiter(config: &Config) -> u8 {
 /// Tools read these by name. What tunes memcached's slabs and LRU lists stands at memcached's
 /// default, because a tool that computes with a missing row fails.
 fn rows(config: &Config) -> Vec<(String, String)> {
-    let Config { server, tier, dry, tracking, commands, process } = config;
+    let Config {
+        server,
+        tier,
+        dry,
+        tracking,
+        commands,
+        process,
+    } = config;
     let word = |on: bool| if on { "yes" } else { "no" }.to_owned();
     let null = || "NULL".to_owned();
-    let inter: Vec<_> = server.listen.iter().filter_map(|address| address.host.clone()).collect();
+    let inter: Vec<_> = server
+        .listen
+        .iter()
+        .filter_map(|address| address.host.clone())
+        .collect();
     let row = |name: &str, value: String| (name.to_owned(), value);
     let mut rows = vec![
         row("maxbytes", tier.memory_limit().0.to_string()),
         row("maxconns", server.max_connections.to_string()),
-        row("tcpport", server.listen.first().map_or(0, |address| address.port).to_string()),
+        row(
+            "tcpport",
+            server
+                .listen
+                .first()
+                .map_or(0, |address| address.port)
+                .to_string(),
+        ),
         row("udpport", "0".to_owned()),
-        row("inter", if inter.is_empty() { null() } else { inter.join(",") }),
+        row(
+            "inter",
+            if inter.is_empty() {
+                null()
+            } else {
+                inter.join(",")
+            },
+        ),
         row("verbosity", process.verbosity.to_string()),
         row("oldest", "0".to_owned()),
-        row("evictions", if tier.evict == Evict::Yes { "on" } else { "off" }.to_owned()),
+        row(
+            "evictions",
+            if tier.evict == Evict::Yes {
+                "on"
+            } else {
+                "off"
+            }
+            .to_owned(),
+        ),
         row(
             "domain_socket",
-            server.unix_socket.as_ref().map_or_else(null, |path| path.display().to_string()),
+            server
+                .unix_socket
+                .as_ref()
+                .map_or_else(null, |path| path.display().to_string()),
         ),
         row("umask", format!("{:o}", server.unix_mask)),
         row("shutdown_command", word(commands.shutdown)),
@@ -59,7 +95,10 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         row("auth_enabled_sasl", word(false)),
         row("auth_enabled_ascii", word(false)),
         row("item_size_max", tier.item_size_max.0.to_string()),
-        row("maxconns_fast", word(server.beyond_limit == BeyondLimit::Refuse)),
+        row(
+            "maxconns_fast",
+            word(server.beyond_limit == BeyondLimit::Refuse),
+        ),
         row("hashpower_init", "0".to_owned()),
         row("slab_reassign", word(false)),
         row("slab_automove", "0".to_owned()),
@@ -86,7 +125,10 @@ fn rows(config: &Config) -> Vec<(String, String)> {
             row("dry_ttl", dry.ttl.to_string()),
             row("dry_segment_size", dry.segment_bytes().to_string()),
             row("dry_index_size", tier.dry_index.0.to_string()),
-            row("dry_durability", format!("{:?}", dry.durability).to_lowercase()),
+            row(
+                "dry_durability",
+                format!("{:?}", dry.durability).to_lowercase(),
+            ),
             row("tracking", tracking.backend.to_string()),
             row("tracking_rows", word(tracking.rows)),
         ]);

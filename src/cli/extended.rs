@@ -52,7 +52,10 @@ pub(super) struct Extended {
 /// Reads all `-o` lists; later options win.
 pub(super) fn read(lists: &[String]) -> Result<Extended, String> {
     let mut extended = Extended::default();
-    for option in lists.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty())
+    for option in lists
+        .iter()
+        .flat_map(|list| list.split(','))
+        .filter(|option| !option.is_empty())
     {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),

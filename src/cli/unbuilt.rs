@@ -49,9 +49,21 @@ impl UnbuiltFlags {
         let pool = |place: &Option<String>| place.as_ref().is_some_and(|place| place != "ram");
         let later = "not built yet";
         let flags = [
-            (self.enable_ssl, "-Z", "encrypted connections: not built yet"),
-            (self.enable_sasl, "-S", "SASL belongs to the binary protocol: not built yet"),
-            (self.auth_file.is_some(), "-Y", "authentication: not built yet"),
+            (
+                self.enable_ssl,
+                "-Z",
+                "encrypted connections: not built yet",
+            ),
+            (
+                self.enable_sasl,
+                "-S",
+                "SASL belongs to the binary protocol: not built yet",
+            ),
+            (
+                self.auth_file.is_some(),
+                "-Y",
+                "authentication: not built yet",
+            ),
             (
                 self.memory_file.is_some(),
                 "-e",

@@ -311,14 +311,18 @@ impl std::str::FromStr for Octal {
     fn from_str(text: &str) -> Result<Octal, String> {
         match u32::from_str_radix(text, 8) {
             Ok(bits) if bits <= 0o777 => Ok(Octal(bits)),
-            _ => Err(format!("{text:?} is no access mask, expected octal digits up to 777")),
+            _ => Err(format!(
+                "{text:?} is no access mask, expected octal digits up to 777"
+            )),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Octal {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Octal, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

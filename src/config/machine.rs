@@ -31,7 +31,10 @@ impl Machine {
 
 /// The lowest memory limit of the control groups that `/proc/self/cgroup` names, versions 1 and 2.
 fn control_group_limit(groups: &str, root: &Path) -> Option<u64> {
-    groups.lines().filter_map(|line| group_limit(line, root)).min()
+    groups
+        .lines()
+        .filter_map(|line| group_limit(line, root))
+        .min()
 }
 
 /// The lowest limit on the way from one group up to the root.
@@ -47,9 +50,17 @@ fn group_limit(line: &str, root: &Path) -> Option<u64> {
     };
     let group = base.join(path.trim_start_matches('/'));
     // A container sees its own group as the root while the file names the path outside.
-    let above = group.ancestors().take_while(|folder| folder.starts_with(&base));
+    let above = group
+        .ancestors()
+        .take_while(|folder| folder.starts_with(&base));
     above
-        .filter_map(|folder| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok())
+        .filter_map(|folder| {
+            std::fs::read_to_string(folder.join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        })
         .min()
 }
 
@@ -65,6 +76,9 @@ mod tests {
         std::fs::write(root.path().join("a/memory.max"), "1000\n").unwrap();
         std::fs::write(root.path().join("a/b/memory.max"), "max\n").unwrap();
         assert_eq!(control_group_limit("0::/a/b\n", root.path()), Some(1000));
-        assert_eq!(control_group_limit("0::/elsewhere\n3:cpu:/a\n", root.path()), None);
+        assert_eq!(
+            control_group_limit("0::/elsewhere\n3:cpu:/a\n", root.path()),
+            None
+        );
     }
 }

@@ -9,7 +9,14 @@ use crate::tier::config::Evict;
 
 /// The options that resolve to `config`.
 pub(super) fn to_layer(config: &Config) -> Layer {
-    let Config { server, tier, dry, tracking, commands, process } = config;
+    let Config {
+        server,
+        tier,
+        dry,
+        tracking,
+        commands,
+        process,
+    } = config;
     let dry = dry.as_ref();
     Layer {
         memory: Memory {

@@ -31,11 +31,22 @@ pub struct ConfigError {
 }
 
 fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { key, message: message.into() })
+    Err(ConfigError {
+        key,
+        message: message.into(),
+    })
 }
 
 pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigError> {
-    let Layer { memory, hot, cold, dry, tracking, server, .. } = layer;
+    let Layer {
+        memory,
+        hot,
+        cold,
+        dry,
+        tracking,
+        server,
+        ..
+    } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, machine)?;
     let commands = commands(&server)?;
     let process = process(&server)?;
@@ -73,7 +84,11 @@ fn tier(
     if dry_index.0 < 1 << 20 {
         return refuse("dry.index", "must be at least 1m");
     }
-    for (key, ttl) in [("hot.ttl", hot.ttl), ("cold.ttl", cold.ttl), ("dry.ttl", dry.ttl)] {
+    for (key, ttl) in [
+        ("hot.ttl", hot.ttl),
+        ("cold.ttl", cold.ttl),
+        ("dry.ttl", dry.ttl),
+    ] {
         if ttl.is_some_and(|ttl| ttl.0.as_secs() == 0) {
             return refuse(key, "must be at least 1s");
         }
@@ -84,7 +99,11 @@ fn tier(
         cold_size,
         cold_ttl: cold.ttl.unwrap_or(defaults.cold_ttl),
         item_size_max,
-        evict: if memory.evict.unwrap_or(true) { Evict::Yes } else { Evict::No },
+        evict: if memory.evict.unwrap_or(true) {
+            Evict::Yes
+        } else {
+            Evict::No
+        },
         policy: memory.policy.unwrap_or(defaults.policy),
         dry_ahead: dry.ahead.unwrap_or(defaults.dry_ahead),
         dry_wait: dry.wait.unwrap_or(defaults.dry_wait),
@@ -104,7 +123,10 @@ fn sizes(
 ) -> Result<(ByteSize, ByteSize), ConfigError> {
     if let Some(limit) = limit {
         if hot.is_some() || cold.is_some() {
-            return refuse("memory.limit", "cannot be given together with the size of hot or cold");
+            return refuse(
+                "memory.limit",
+                "cannot be given together with the size of hot or cold",
+            );
         }
         return Ok(split(limit));
     }
@@ -142,7 +164,10 @@ fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, C
             ("dry.reset", dry.reset == Some(true)),
         ];
         return match set.into_iter().find(|(_, set)| *set) {
-            Some((key, _)) => refuse(key, "has no effect without a dry tier (dry.path, --dry DIR)"),
+            Some((key, _)) => refuse(
+                key,
+                "has no effect without a dry tier (dry.path, --dry DIR)",
+            ),
             None => Ok(None),
         };
     };
@@ -160,8 +185,14 @@ fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, C
     if config.size.0 < 32 << 20 {
         return refuse("dry.size", "must be at least 32m");
     }
-    if config.segment_size.is_some_and(|size| size.0 < 1 << 20 || size.0 > config.size.0 / 4) {
-        return refuse("dry.segment_size", "must be between 1m and a quarter of dry.size");
+    if config
+        .segment_size
+        .is_some_and(|size| size.0 < 1 << 20 || size.0 > config.size.0 / 4)
+    {
+        return refuse(
+            "dry.segment_size",
+            "must be between 1m and a quarter of dry.size",
+        );
     }
     Ok(Some(config))
 }
@@ -197,18 +228,29 @@ fn server_config(
     };
     let listen = match (&server.unix_socket, server.listen) {
         (Some(_), _) => Vec::new(),
-        (None, None) => port.map(|port| Address { host: None, port }).into_iter().collect(),
+        (None, None) => port
+            .map(|port| Address { host: None, port })
+            .into_iter()
+            .collect(),
         (None, Some(texts)) => addresses(&texts, port)?,
     };
     if listen.is_empty() && server.unix_socket.is_none() {
-        return refuse("server.port", "no TCP port and no unix socket: nobody could connect");
+        return refuse(
+            "server.port",
+            "no TCP port and no unix socket: nobody could connect",
+        );
     }
     Ok(ServerConfig {
         listen,
         unix_socket: server.unix_socket,
-        unix_mask: server.unix_mask.map_or(defaults.unix_mask, |Octal(bits)| bits),
+        unix_mask: server
+            .unix_mask
+            .map_or(defaults.unix_mask, |Octal(bits)| bits),
         backlog: server.backlog.unwrap_or(defaults.backlog),
-        threads: server.threads.filter(|&threads| threads > 0).unwrap_or(machine.cores),
+        threads: server
+            .threads
+            .filter(|&threads| threads > 0)
+            .unwrap_or(machine.cores),
         max_connections: positive(
             "server.max_connections",
             server.max_connections,
@@ -231,7 +273,10 @@ fn server_config(
 /// The addresses of a list such as `127.0.0.1,[::1]:11212,tag[a]:host`.
 fn addresses(texts: &[String], port: Option<u16>) -> Result<Vec<Address>, ConfigError> {
     let mut addresses = Vec::new();
-    for text in texts.iter().flat_map(|text| text.split([',', ';'])).filter(|text| !text.is_empty())
+    for text in texts
+        .iter()
+        .flat_map(|text| text.split([',', ';']))
+        .filter(|text| !text.is_empty())
     {
         match Address::parse(text, port) {
             Ok(address) => addresses.push(address),
@@ -244,7 +289,10 @@ fn addresses(texts: &[String], port: Option<u16>) -> Result<Vec<Address>, Config
 fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
     let prefix_delimiter = match server.prefix_delimiter {
         Some(delimiter) if !delimiter.is_ascii_graphic() => {
-            return refuse("server.prefix_delimiter", "must be a printable ASCII character");
+            return refuse(
+                "server.prefix_delimiter",
+                "must be a printable ASCII character",
+            );
         }
         delimiter => delimiter.map(|delimiter| delimiter as u8),
     };

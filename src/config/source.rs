@@ -48,12 +48,20 @@ pub fn load(path: Option<&Path>, flags: Layer, machine: Machine) -> Result<Confi
     let Some(path) = path else {
         return Ok(Config::resolve(flags, machine)?);
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| FileError::Read { path: path.to_owned(), error })?;
-    let file: Layer = toml::from_str(&text)
-        .map_err(|error| FileError::Syntax { path: path.to_owned(), error: Box::new(error) })?;
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
+    let file: Layer = toml::from_str(&text).map_err(|error| FileError::Syntax {
+        path: path.to_owned(),
+        error: Box::new(error),
+    })?;
     Config::resolve(flags.over(file), machine).map_err(|error| match line_of(&text, error.key) {
-        Some(line) => FileError::Value { path: path.to_owned(), line, error },
+        Some(line) => FileError::Value {
+            path: path.to_owned(),
+            line,
+            error,
+        },
         None => FileError::Flag(error),
     })
 }
@@ -62,8 +70,13 @@ pub fn load(path: Option<&Path>, flags: Layer, machine: Machine) -> Result<Confi
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let (section, key) = key.split_once('.')?;
     let root = DeTable::parse(text).ok()?;
-    let (_, table) = root.get_ref().iter().find(|(name, _)| name.get_ref() == section)?;
-    let DeValue::Table(table) = table.get_ref() else { return None };
+    let (_, table) = root
+        .get_ref()
+        .iter()
+        .find(|(name, _)| name.get_ref() == section)?;
+    let DeValue::Table(table) = table.get_ref() else {
+        return None;
+    };
     let (name, _) = table.iter().find(|(name, _)| name.get_ref() == key)?;
     Some(1 + text.get(..name.span().start)?.matches('\n').count())
 }

@@ -65,7 +65,11 @@ async fn run(
             Place::Tcp(_) => None,
         })
         .collect();
-    let dealer = Arc::new(Dealer { site, workers, next: AtomicUsize::new(0) });
+    let dealer = Arc::new(Dealer {
+        site,
+        workers,
+        next: AtomicUsize::new(0),
+    });
     let mut accepting = JoinSet::new();
     for (socket, place) in sockets {
         accepting.spawn(accept_all(socket, place, Arc::clone(&dealer)));
@@ -104,7 +108,9 @@ impl Dealer {
     async fn deal(&self, socket: worker::Socket, ticket: Ticket) {
         let number = self.next.fetch_add(1, Relaxed) % self.workers.len();
         // It fails only when the worker has ended, and with it the server.
-        let _ = self.workers[number].send(Message::Serve(socket, ticket)).await;
+        let _ = self.workers[number]
+            .send(Message::Serve(socket, ticket))
+            .await;
     }
 }
 
@@ -153,7 +159,11 @@ async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
         match site.gate.enter() {
             Some(ticket) => dealer.deal(socket, ticket).await,
             None => {
-                site.shared.metrics.server.rejected_connections.fetch_add(1, Relaxed);
+                site.shared
+                    .metrics
+                    .server
+                    .rejected_connections
+                    .fetch_add(1, Relaxed);
                 socket.dismiss(TOO_MANY);
             }
         }
@@ -165,8 +175,9 @@ async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
 async fn rest_after(error: &io::Error, place: &Place) {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    let exhausted =
-        exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    let exhausted = exhausted
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     if exhausted {
         tracing::warn!(%error, %place, "accept rests");
         sleep(EXHAUSTED_REST).await;

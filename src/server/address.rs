@@ -36,25 +36,32 @@ impl Address {
             },
         };
         let port = match port {
-            Some(port) => port.parse().map_err(|_| format!("{text:?}: {port:?} is no TCP port"))?,
+            Some(port) => port
+                .parse()
+                .map_err(|_| format!("{text:?}: {port:?} is no TCP port"))?,
             None => default_port.ok_or_else(|| format!("{text:?} needs a port where -p is 0"))?,
         };
-        let host = Some(host).filter(|host| !host.is_empty() && *host != "*").map(str::to_owned);
+        let host = Some(host)
+            .filter(|host| !host.is_empty() && *host != "*")
+            .map(str::to_owned);
         Ok(Address { host, port })
     }
 }
 
 /// Splits `word[name]:rest` (or memcached's newer `word_name_:rest`).
 fn prefix<'a>(text: &'a str, word: &str) -> Result<(Option<&'a str>, &'a str), String> {
-    let Some(after) = text.strip_prefix(word) else { return Ok((None, text)) };
+    let Some(after) = text.strip_prefix(word) else {
+        return Ok((None, text));
+    };
     let close = match after.bytes().next() {
         Some(b'[') => ']',
         Some(b'_') => '_',
         // A host whose name only begins like the word.
         _ => return Ok((None, text)),
     };
-    let (name, rest) =
-        after[1..].split_once(close).ok_or_else(|| format!("{text:?}: no {close} after {word}"))?;
+    let (name, rest) = after[1..]
+        .split_once(close)
+        .ok_or_else(|| format!("{text:?}: no {close} after {word}"))?;
     Ok((Some(name), rest.strip_prefix(':').unwrap_or(rest)))
 }
 
@@ -86,13 +93,23 @@ mod tests {
             ("tag_tools_:10.0.0.1", "10.0.0.1:11211"),
             ("tagged.example", "tagged.example:11211"),
         ] {
-            assert_eq!(Address::parse(text, Some(11211)).unwrap().to_string(), shown);
+            assert_eq!(
+                Address::parse(text, Some(11211)).unwrap().to_string(),
+                shown
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_served_is_refused() {
-        for text in ["proto[binary]:h", "proto[ascii", "[::1", "h:port", "h:70000", "btls:h"] {
+        for text in [
+            "proto[binary]:h",
+            "proto[ascii",
+            "[::1",
+            "h:port",
+            "h:70000",
+            "btls:h",
+        ] {
             assert!(Address::parse(text, Some(11211)).is_err(), "{text}");
         }
         assert!(Address::parse("h", None).is_err());

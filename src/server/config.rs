@@ -41,7 +41,10 @@ impl ServerConfig {
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
         ServerConfig {
-            listen: vec![Address { host: None, port: ServerConfig::PORT }],
+            listen: vec![Address {
+                host: None,
+                port: ServerConfig::PORT,
+            }],
             unix_socket: None,
             unix_mask: 0o700,
             backlog: 1024,

@@ -72,14 +72,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !self.answers.is_empty() {
                 self.send().await?;
             }
-            self.worker.buffers.give_answer(std::mem::take(&mut self.answers));
+            self.worker
+                .buffers
+                .give_answer(std::mem::take(&mut self.answers));
             if after == After::End || self.worker.stopping() {
                 return Ok(());
             }
             input.settle(&self.worker.buffers, total);
             match (input.held_bytes(), self.client.abort_handle()) {
                 (Some(bytes), Some(abort)) => {
-                    self.worker.site.held.hold(self.client.id, bytes, Why::HalfRequest, abort);
+                    self.worker
+                        .site
+                        .held
+                        .hold(self.client.id, bytes, Why::HalfRequest, abort);
                     holding = true;
                 }
                 _ if holding => {
@@ -125,7 +130,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     *consumed
                 }
-                Decoded::Reject { reply, consumed, key_to_delete } => {
+                Decoded::Reject {
+                    reply,
+                    consumed,
+                    key_to_delete,
+                } => {
                     if let Some(key) = key_to_delete {
                         self.worker.executor.borrow_mut().reject_store(key);
                     }
@@ -188,7 +197,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends the answers; with one call where the socket takes them all.
     async fn send(&mut self) -> io::Result<()> {
-        let Connection { stream, worker, client, answers } = self;
+        let Connection {
+            stream,
+            worker,
+            client,
+            answers,
+        } = self;
         let mut sent = 0;
         let mut stalled = false;
         poll_fn(|cx| {
@@ -207,7 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stalled = true;
             client.doing.set(Doing::Sending);
             if let Some(abort) = client.abort_handle() {
-                worker.site.held.hold(client.id, answers.capacity(), Why::Unread, abort);
+                worker
+                    .site
+                    .held
+                    .hold(client.id, answers.capacity(), Why::Unread, abort);
             }
             Poll::Pending
         })
@@ -216,7 +233,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client.doing.set(Doing::Working);
             worker.site.held.release(client.id);
         }
-        worker.executor.borrow().counters().bytes_written.add(sent as u64);
+        worker
+            .executor
+            .borrow()
+            .counters()
+            .bytes_written
+            .add(sent as u64);
         answers.clear();
         Ok(())
     }

@@ -19,7 +19,11 @@ pub(super) struct Ticket(Arc<Gate>);
 
 impl Gate {
     pub(super) fn new(connections_max: usize, shared: Arc<Shared>) -> Gate {
-        Gate { connections_max: connections_max as u64, shared, left: Notify::new() }
+        Gate {
+            connections_max: connections_max as u64,
+            shared,
+            left: Notify::new(),
+        }
     }
 
     fn open(&self) -> &AtomicU64 {
@@ -32,7 +36,11 @@ impl Gate {
             return None;
         }
         self.open().fetch_add(1, Relaxed);
-        self.shared.metrics.server.total_connections.fetch_add(1, Relaxed);
+        self.shared
+            .metrics
+            .server
+            .total_connections
+            .fetch_add(1, Relaxed);
         Some(Ticket(Arc::clone(self)))
     }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -18,6 +18,9 @@ use crate::command::Shared;
 /// Bytes that half received requests and unread answers may take together. With what the allocator
 /// adds, stalled clients cost less than 64 MB however many they are.
 const HELD_BYTES_MAX: usize = 48 << 20;
+
+/// Whoever stalls on purpose must not fill the log: one line in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why bytes are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,7 @@ struct Entry {
 struct Entries {
     by_connection: HashMap<u64, Entry>,
     bytes: usize,
+    next_warning: Option<Instant>,
 }
 
 /// Who holds how much.
@@ -53,25 +57,44 @@ impl Held {
     /// At least one item of the largest size always fits.
     pub(super) fn new(item_size_max: usize, shared: Arc<Shared>) -> Held {
         let bytes_max = HELD_BYTES_MAX.max(item_size_max.saturating_add(1 << 20));
-        Held { bytes_max, entries: Mutex::default(), shared }
+        Held {
+            bytes_max,
+            entries: Mutex::default(),
+            shared,
+        }
     }
 
     /// Notes that a connection made progress and holds `bytes` now; closes others, the longest
     /// stalled first, until all fit.
     pub(super) fn hold(&self, connection: u64, bytes: usize, why: Why, abort: &AbortHandle) {
         let mut entries = self.entries.lock();
-        let entry = Entry { bytes, why, progress: Instant::now(), abort: abort.clone() };
-        let before = entries.by_connection.insert(connection, entry).map_or(0, |old| old.bytes);
+        let entry = Entry {
+            bytes,
+            why,
+            progress: Instant::now(),
+            abort: abort.clone(),
+        };
+        let before = entries
+            .by_connection
+            .insert(connection, entry)
+            .map_or(0, |old| old.bytes);
         entries.bytes = entries.bytes + bytes - before;
         while entries.bytes > self.bytes_max {
-            let others = entries.by_connection.iter().filter(|(id, _)| **id != connection);
-            let Some((&stalled, _)) = others.min_by_key(|(_, entry)| entry.progress) else { break };
+            let others = entries
+                .by_connection
+                .iter()
+                .filter(|(id, _)| **id != connection);
+            let Some((&stalled, _)) = others.min_by_key(|(_, entry)| entry.progress) else {
+                break;
+            };
             self.close(&mut entries, stalled);
         }
     }
 
     fn close(&self, entries: &mut Entries, connection: u64) {
-        let Some(entry) = entries.by_connection.remove(&connection) else { return };
+        let Some(entry) = entries.by_connection.remove(&connection) else {
+            return;
+        };
         entries.bytes -= entry.bytes;
         entry.abort.abort();
         let counters = &self.shared.metrics.server;
@@ -80,7 +103,17 @@ impl Held {
             Why::Unread => &counters.unread_kicks,
         };
         kicks.fetch_add(1, Relaxed);
-        tracing::warn!(connection, bytes = entry.bytes, why = ?entry.why, "closed a stalled connection: stalled ones hold too much");
+        tracing::debug!(connection, bytes = entry.bytes, why = ?entry.why, "closed a stalled connection");
+        let now = Instant::now();
+        if entries.next_warning.is_none_or(|next| now >= next) {
+            entries.next_warning = Some(now + WARNING_INTERVAL);
+            tracing::warn!(
+                stalled_kicks = counters.stalled_kicks.load(Relaxed),
+                unread_kicks = counters.unread_kicks.load(Relaxed),
+                "clients that stall hold {} MiB: closing those that stall longest",
+                self.bytes_max >> 20
+            );
+        }
     }
 
     /// Notes that a connection holds nothing any more.

@@ -70,8 +70,10 @@ impl Listeners {
     pub fn bind(config: &ServerConfig) -> Result<Listeners, ListenError> {
         let mut sockets = Vec::new();
         if let Some(path) = &config.unix_socket {
-            let socket = bind_unix(path, config.unix_mask)
-                .map_err(|error| ListenError::Unix { path: path.clone(), error })?;
+            let socket = bind_unix(path, config.unix_mask).map_err(|error| ListenError::Unix {
+                path: path.clone(),
+                error,
+            })?;
             sockets.push((socket, Place::Unix(path.clone())));
         }
         for address in &config.listen {
@@ -90,8 +92,14 @@ impl Listeners {
     pub(super) fn listen(self) -> Result<Vec<(Socket, Place)>, ListenError> {
         for (socket, place) in &self.sockets {
             socket.listen(self.backlog).map_err(|error| match place {
-                Place::Tcp(address) => ListenError::Tcp { address: address.to_string(), error },
-                Place::Unix(path) => ListenError::Unix { path: path.clone(), error },
+                Place::Tcp(address) => ListenError::Tcp {
+                    address: address.to_string(),
+                    error,
+                },
+                Place::Unix(path) => ListenError::Unix {
+                    path: path.clone(),
+                    error,
+                },
             })?;
         }
         Ok(self.sockets)
@@ -117,7 +125,10 @@ pub fn write_port_file(path: &Path, places: &[Place]) -> io::Result<()> {
 }
 
 fn bind_address(address: &Address, sockets: &mut Vec<(Socket, Place)>) -> Result<(), ListenError> {
-    let error = |error| ListenError::Tcp { address: address.to_string(), error };
+    let error = |error| ListenError::Tcp {
+        address: address.to_string(),
+        error,
+    };
     let Some(host) = &address.host else {
         // IPv4 first: where the kernel chooses the port, IPv6 takes the same one.
         let v4 = bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port)));
@@ -138,7 +149,10 @@ fn bind_address(address: &Address, sockets: &mut Vec<(Socket, Place)>) -> Result
     };
     let resolved = (host.as_str(), address.port)
         .to_socket_addrs()
-        .map_err(|error| ListenError::Resolve { host: host.clone(), error })?;
+        .map_err(|error| ListenError::Resolve {
+            host: host.clone(),
+            error,
+        })?;
     for resolved in resolved {
         sockets.push(bind_tcp(resolved).map_err(error)?);
     }
@@ -146,8 +160,11 @@ fn bind_address(address: &Address, sockets: &mut Vec<(Socket, Place)>) -> Result
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Place)> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -183,7 +200,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => {}
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens on it",
+        ));
     }
     fs::remove_file(path)
 }
@@ -209,7 +229,10 @@ mod tests {
         drop(bind_unix(&path, 0o700).unwrap());
         assert!(path.exists());
         drop(bind_unix(&path, 0o640).unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         assert!(bind_unix(&path, 0o700).is_err());
@@ -219,7 +242,10 @@ mod tests {
     #[test]
     fn one_port_serves_both_families() {
         let config = ServerConfig {
-            listen: vec![Address { host: None, port: 0 }],
+            listen: vec![Address {
+                host: None,
+                port: 0,
+            }],
             ..ServerConfig::default()
         };
         let listeners = Listeners::bind(&config).unwrap();
@@ -230,6 +256,9 @@ mod tests {
                 Place::Unix(_) => 0,
             })
             .collect();
-        assert!(ports[0] > 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+        assert!(
+            ports[0] > 0 && ports.iter().all(|port| *port == ports[0]),
+            "{ports:?}"
+        );
     }
 }

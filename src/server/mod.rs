@@ -10,7 +10,7 @@
 //!
 //! A connection stays on its worker. One turn of it is one `recv`, all complete requests in what
 //! came, and one `send`; a hit neither waits nor allocates nor leaves the thread. An idle
-//! connection holds no buffer, and what stalled ones hold together is bounded ([`held`]).
+//! connection holds no buffer, and what stalled ones hold together is bounded (`held`).
 
 mod acceptor;
 mod address;
@@ -74,7 +74,11 @@ impl Server {
         let stop = Stop::default();
         let acceptor = acceptor::start(runtime, listeners.listen()?, site, inboxes, stop.clone())
             .map_err(ListenError::Thread)?;
-        Ok(Server { stop, acceptor, workers })
+        Ok(Server {
+            stop,
+            acceptor,
+            workers,
+        })
     }
 
     /// Stops accepting, lets the connections finish the answers they are giving, closes them and

@@ -123,22 +123,24 @@ pub(super) fn start(
     let site = Arc::clone(site);
     let mut builder = Builder::new_current_thread();
     builder.enable_io();
-    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let worker = Rc::new(Worker {
-            site,
-            executor: RefCell::new(executor),
-            waiter,
-            buffers: Buffers::default(),
-            clients: RefCell::default(),
-            second: Cell::new(0),
-            stopping: Cell::new(false),
-            emptied: Notify::new(),
-        });
-        match builder.build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(&worker, inbox)),
-            Err(error) => tracing::error!(%error, number, "start the runtime of a worker"),
-        }
-    })?;
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            let worker = Rc::new(Worker {
+                site,
+                executor: RefCell::new(executor),
+                waiter,
+                buffers: Buffers::default(),
+                clients: RefCell::default(),
+                second: Cell::new(0),
+                stopping: Cell::new(false),
+                emptied: Notify::new(),
+            });
+            match builder.build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(run(&worker, inbox)),
+                Err(error) => tracing::error!(%error, number, "start the runtime of a worker"),
+            }
+        })?;
     Ok((sender, thread))
 }
 
@@ -177,7 +179,11 @@ impl Worker {
             progress_second: Cell::new(self.second.get()),
             abort: OnceCell::new(),
         });
-        let place = Place { worker: Rc::clone(self), client: Rc::clone(&client), _ticket: ticket };
+        let place = Place {
+            worker: Rc::clone(self),
+            client: Rc::clone(&client),
+            _ticket: ticket,
+        };
         let task = match socket {
             Socket::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => spawn_local(connection::serve(stream, place)),
@@ -263,7 +269,13 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.worker.site.shared.metrics.server.panics.fetch_add(1, Relaxed);
+            self.worker
+                .site
+                .shared
+                .metrics
+                .server
+                .panics
+                .fetch_add(1, Relaxed);
         }
         self.worker.site.held.release(self.client.id);
         let mut clients = self.worker.clients.borrow_mut();

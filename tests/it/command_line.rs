@@ -64,9 +64,23 @@ fn nothing_is_ignored_in_silence() {
 // Flags that tune slabs are accepted with a notice.
 #[test]
 fn slab_flags_earn_a_notice() {
-    let server = Server::start(&["-f", "1.1", "-n", "48", "-L", "-o", "modern,slab_automove=1"]);
+    let server = Server::start(&[
+        "-f",
+        "1.1",
+        "-n",
+        "48",
+        "-L",
+        "-o",
+        "modern,slab_automove=1",
+    ]);
     server.check(&[("mn\r\n", "MN\r\n")]);
-    assert!(server.log().contains("-f, -n, -L, -o modern, -o slab_automove"), "{}", server.log());
+    assert!(
+        server
+            .log()
+            .contains("-f, -n, -L, -o modern, -o slab_automove"),
+        "{}",
+        server.log()
+    );
 }
 
 #[test]
@@ -89,7 +103,10 @@ fn long_names_are_memcacheds() {
         "verbosity 1",
         "client_flags_size 4",
     ] {
-        assert!(settings.contains(&format!("STAT {row}\r\n")), "{row} in {settings}");
+        assert!(
+            settings.contains(&format!("STAT {row}\r\n")),
+            "{row} in {settings}"
+        );
     }
 }
 
@@ -106,9 +123,17 @@ fn a_daemon_is_ready_when_the_program_returns() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let pid: i32 = std::fs::read_to_string(&pid_file)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    assert!(std::fs::read_to_string(&ports).unwrap().starts_with("TCP INET: "));
+    assert!(
+        std::fs::read_to_string(&ports)
+            .unwrap()
+            .starts_with("TCP INET: ")
+    );
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     // The file goes last.
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
@@ -125,5 +150,9 @@ fn a_daemon_that_fails_says_why() {
     let port = server.connect().0.peer_addr().unwrap().port().to_string();
     let output = run(&["-d", "-l", "127.0.0.1", "-p", &port, "-m", "16"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("listen on 127.0.0.1"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("listen on 127.0.0.1"),
+        "{}",
+        text(&output.stderr)
+    );
 }

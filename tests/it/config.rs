@@ -10,7 +10,10 @@ use crate::support::program;
 const EXAMPLE: &str = include_str!("../../example.toml");
 
 /// A machine whose memory does not cut the defaults.
-const MACHINE: Machine = Machine { memory: ByteSize::gib(64), cores: 4 };
+const MACHINE: Machine = Machine {
+    memory: ByteSize::gib(64),
+    cores: 4,
+};
 
 fn resolve(text: &str) -> Config {
     Config::resolve(toml::from_str(text).unwrap(), MACHINE).unwrap()
@@ -21,7 +24,9 @@ fn refusal(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
     std::fs::write(&path, text).unwrap();
-    load(Some(&path), Layer::default(), MACHINE).unwrap_err().to_string()
+    load(Some(&path), Layer::default(), MACHINE)
+        .unwrap_err()
+        .to_string()
 }
 
 // As it stands, the example changes nothing.
@@ -46,8 +51,15 @@ fn the_example_has_every_option() {
     for (section, keys) in Layer::SECTIONS {
         for key in keys {
             let name = format!("{section}.{key}");
-            let written = table.get(section).and_then(|section| section.get(key)).is_some();
-            assert_eq!(written, !Layer::NOT_BUILT.contains(&name.as_str()), "{name}");
+            let written = table
+                .get(section)
+                .and_then(|section| section.get(key))
+                .is_some();
+            assert_eq!(
+                written,
+                !Layer::NOT_BUILT.contains(&name.as_str()),
+                "{name}"
+            );
         }
     }
     let _: Layer = toml::from_str(&whole).unwrap();
@@ -79,11 +91,17 @@ fn errors_name_the_line() {
         ("[server]\nport = 1\nprot = 2\n", "line 3"),
         ("[server]\n\nport = 70000\n", ":3: server.port"),
         ("[hot]\nsize = \"3 apples\"\n", "line 2"),
-        ("[hot]\nsize = \"3m\"\n[memory]\nlimit = \"64m\"\n", ":4: memory.limit"),
+        (
+            "[hot]\nsize = \"3m\"\n[memory]\nlimit = \"64m\"\n",
+            ":4: memory.limit",
+        ),
         ("[server]\ntls = true\n", "line 2"),
         ("[s3]\nbucket = \"b\"\n", "not built yet"),
         ("[dry]\nsize = \"1g\"\n", ":2: dry.size"),
-        ("[memory]\nlimit = \"64m\"\nitem_size_max = \"1000\"\n", ":3: memory.item_size_max"),
+        (
+            "[memory]\nlimit = \"64m\"\nitem_size_max = \"1000\"\n",
+            ":3: memory.item_size_max",
+        ),
         ("nonsense\n", "line 1"),
     ] {
         let said = refusal(text);
@@ -94,7 +112,12 @@ fn errors_name_the_line() {
 #[test]
 fn a_missing_file_is_named() {
     let error = load(Some(Path::new("no/such.toml")), Layer::default(), MACHINE).unwrap_err();
-    assert!(error.to_string().starts_with("read configuration no/such.toml"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("read configuration no/such.toml"),
+        "{error}"
+    );
 }
 
 // -m divides exactly; without it the defaults stay within the machine's memory.
@@ -102,16 +125,27 @@ fn a_missing_file_is_named() {
 fn memory_is_divided() {
     let sizes = |text: &str, memory| {
         let machine = Machine { memory, ..MACHINE };
-        let tier = Config::resolve(toml::from_str(text).unwrap(), machine).unwrap().tier;
+        let tier = Config::resolve(toml::from_str(text).unwrap(), machine)
+            .unwrap()
+            .tier;
         (tier.hot_size, tier.cold_size)
     };
     let all = ByteSize::gib(64);
     assert_eq!(sizes("", all), (ByteSize::gib(2), ByteSize::gib(10)));
-    assert_eq!(sizes("[memory]\nlimit = \"600m\"", all), (ByteSize::mib(100), ByteSize::mib(500)));
+    assert_eq!(
+        sizes("[memory]\nlimit = \"600m\"", all),
+        (ByteSize::mib(100), ByteSize::mib(500))
+    );
     let (hot, cold) = sizes("", ByteSize::gib(10));
     assert!(hot.0 + cold.0 <= ByteSize::gib(6).0 && hot.0 + cold.0 > ByteSize::gib(5).0);
-    assert_eq!(sizes("[hot]\nsize = \"1g\"", all), (ByteSize::gib(1), ByteSize::gib(10)));
-    assert_eq!(sizes("[hot]\nsize = \"1g\"", ByteSize::gib(10)).0, ByteSize::gib(1));
+    assert_eq!(
+        sizes("[hot]\nsize = \"1g\"", all),
+        (ByteSize::gib(1), ByteSize::gib(10))
+    );
+    assert_eq!(
+        sizes("[hot]\nsize = \"1g\"", ByteSize::gib(10)).0,
+        ByteSize::gib(1)
+    );
 }
 
 // Flags win over the file, option by option.
@@ -119,8 +153,11 @@ fn memory_is_divided() {
 fn flags_win() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
-    std::fs::write(&path, "[server]\nport = 1\nmax_connections = 5\n[memory]\nlimit = \"64m\"\n")
-        .unwrap();
+    std::fs::write(
+        &path,
+        "[server]\nport = 1\nmax_connections = 5\n[memory]\nlimit = \"64m\"\n",
+    )
+    .unwrap();
     let output = program()
         .args(["print-config", "-c", "6", "-m", "32", "--config"])
         .arg(&path)
@@ -134,7 +171,14 @@ fn flags_win() {
         config["hot"]["size"].as_str(),
         Some((ByteSize::mib(32).0 / 6).to_string().as_str())
     );
-    let check = |path: &Path| program().arg("check-config").arg(path).status().unwrap().success();
+    let check = |path: &Path| {
+        program()
+            .arg("check-config")
+            .arg(path)
+            .status()
+            .unwrap()
+            .success()
+    };
     assert!(check(&path));
     std::fs::write(&path, "[server]\nport = \"x\"\n").unwrap();
     assert!(!check(&path));

@@ -52,7 +52,9 @@ fn a_long_pipeline_gives_way_and_goes_on() {
 fn values_around_the_buffers_sizes_survive() {
     let server = Server::start(&[]);
     let mut client = server.connect();
-    for size in [0, 1, 2040, 2048, 16_300, 16_384, 16_400, 65_536, 80_000, 81_920, 1_000_000] {
+    for size in [
+        0, 1, 2040, 2048, 16_300, 16_384, 16_400, 65_536, 80_000, 81_920, 1_000_000,
+    ] {
         let value: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
         client.send(format!("set k 0 0 {size}\r\n").as_bytes());
         client.send(&value);
@@ -86,7 +88,10 @@ fn a_connection_over_the_limit_is_told_so() {
     for other in &mut others {
         other.check("mn\r\n", "MN\r\n");
     }
-    assert_eq!(server.connect().rest(), b"ERROR Too many open connections\r\n");
+    assert_eq!(
+        server.connect().rest(),
+        b"ERROR Too many open connections\r\n"
+    );
     drop(others);
     // The places become free once the server has seen the ends.
     loop {
@@ -189,10 +194,16 @@ fn half_sent_values_share_a_bound() {
         })
         .collect();
     let dialogue = "VALUE probe 0 2\r\nok\r\nEND\r\n";
-    server.check(&[("set probe 0 0 2\r\nok\r\n", "STORED\r\n"), ("get probe\r\n", dialogue)]);
+    server.check(&[
+        ("set probe 0 0 2\r\nok\r\n", "STORED\r\n"),
+        ("get probe\r\n", dialogue),
+    ]);
     let mut stored = 0;
     for mut client in stalled {
-        let _ = client.0.write_all(&[b'x'; 100]).and_then(|()| client.0.write_all(b"\r\nquit\r\n"));
+        let _ = client
+            .0
+            .write_all(&[b'x'; 100])
+            .and_then(|()| client.0.write_all(b"\r\nquit\r\n"));
         let answer = client.rest();
         assert!(answer.is_empty() || answer == b"STORED\r\n");
         stored += usize::from(!answer.is_empty());
@@ -209,8 +220,14 @@ fn a_unix_socket_is_served_instead_of_tcp() {
     let stream = UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut client = Client(stream);
-    client.check("set k 0 0 1\r\nv\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nv\r\nEND\r\n");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
+    client.check(
+        "set k 0 0 1\r\nv\r\nget k\r\n",
+        "STORED\r\nVALUE k 0 1\r\nv\r\nEND\r\n",
+    );
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o750
+    );
     let (code, _, folder) = server.terminate();
     assert_eq!(code, Some(0));
     assert!(!folder.path().join("socket").exists());

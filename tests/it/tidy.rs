@@ -27,7 +27,11 @@ const LINES_MAX: usize = 600;
 
 fn sources() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![root.join("src"), root.join("protocol/src"), root.join("tests")];
+    let mut folders = vec![
+        root.join("src"),
+        root.join("protocol/src"),
+        root.join("tests"),
+    ];
     let mut sources = BTreeMap::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -50,7 +54,12 @@ fn layer(module: &str) -> Option<usize> {
 /// The top-level module that a file of `src` belongs to.
 fn module(path: &Path) -> Option<String> {
     let first = path.strip_prefix("src").ok()?.components().next()?;
-    Some(Path::new(first.as_os_str()).file_stem()?.to_str()?.to_owned())
+    Some(
+        Path::new(first.as_os_str())
+            .file_stem()?
+            .to_str()?
+            .to_owned(),
+    )
 }
 
 /// The top-level modules that a line of code names.
@@ -61,15 +70,23 @@ fn imports(line: &str) -> Vec<&str> {
             .next()
             .map(str::len)
     };
-    let paths = code.split("crate::").skip(1).chain(code.split("tiercache::").skip(1));
-    paths.filter_map(|rest| Some(&rest[..name(rest)?])).filter(|name| !name.is_empty()).collect()
+    let paths = code
+        .split("crate::")
+        .skip(1)
+        .chain(code.split("tiercache::").skip(1));
+    paths
+        .filter_map(|rest| Some(&rest[..name(rest)?]))
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 #[test]
 fn imports_run_downwards() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
-        let Some(from) = module(&path).filter(|from| from != "lib") else { continue };
+        let Some(from) = module(&path).filter(|from| from != "lib") else {
+            continue;
+        };
         let Some(above) = layer(&from) else {
             wrong.push(format!("{} has no place among the layers", path.display()));
             continue;
@@ -94,7 +111,10 @@ fn imports_run_downwards() {
 fn files_are_short_and_say_what_they_are() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
-        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        let lines = text
+            .lines()
+            .take_while(|line| *line != "#[cfg(test)]")
+            .count();
         if lines > LINES_MAX {
             wrong.push(format!("{}: {lines} lines", path.display()));
         }
@@ -117,6 +137,10 @@ fn unsafe_code_has_one_home() {
             let code = line.split("//").next().unwrap_or_default();
             code.contains("unsafe {") || code.contains("unsafe impl") || code.contains("unsafe fn")
         });
-        assert!(allowed || !uses || path.ends_with("tidy.rs"), "{}", path.display());
+        assert!(
+            allowed || !uses || path.ends_with("tidy.rs"),
+            "{}",
+            path.display()
+        );
     }
 }

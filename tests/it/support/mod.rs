@@ -29,7 +29,11 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         Server::start_in(
             folder,
-            &[&["-p", "-1", "-l", "127.0.0.1", "-m", "16", "-t", "2"], arguments].concat(),
+            &[
+                &["-p", "-1", "-l", "127.0.0.1", "-m", "16", "-t", "2"],
+                arguments,
+            ]
+            .concat(),
         )
     }
 
@@ -45,9 +49,14 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Server { child, port: 0, folder };
-        let ports =
-            server.wait_for("the file of ports", || std::fs::read_to_string(&port_file).ok());
+        let mut server = Server {
+            child,
+            port: 0,
+            folder,
+        };
+        let ports = server.wait_for("the file of ports", || {
+            std::fs::read_to_string(&port_file).ok()
+        });
         server.port = ports
             .lines()
             .find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok())
@@ -97,8 +106,13 @@ impl Server {
         let mut client = self.connect();
         client.send(b"stats\r\nquit\r\n");
         let text = String::from_utf8(client.rest()).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse()
+            .unwrap()
     }
 
     /// Sends SIGTERM, waits for the end and returns the exit code and the log.
