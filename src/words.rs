@@ -63,13 +63,23 @@ impl<'a> Writer<'a> {
     /// Appends bytes.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(WORD_BYTES);
-        for chunk in &mut chunks {
-            self.push_u64(u64::from_le_bytes(
-                chunk.try_into().expect("chunks have 8 bytes"),
-            ));
+        let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
+        if self.partial_bits == 0 {
+            for (chunk, word) in chunks.iter().zip(&self.words[self.next..]) {
+                word.store(u64::from_le_bytes(*chunk), Relaxed);
+            }
+            self.next += chunks.len();
+        } else {
+            let shift = self.partial_bits;
+            let mut partial = self.partial;
+            for (chunk, word) in chunks.iter().zip(&self.words[self.next..]) {
+                let value = u64::from_le_bytes(*chunk);
+                word.store(partial | (value << shift), Relaxed);
+                partial = value >> (64 - shift);
+            }
+            self.partial = partial;
+            self.next += chunks.len();
         }
-        let rest = chunks.remainder();
         self.push_low(low_bytes(rest), rest.len() as u32);
     }
 
@@ -123,27 +133,26 @@ pub fn load_u64(words: &[AtomicU64], offset: usize) -> u64 {
 pub fn copy_out(words: &[AtomicU64], offset: usize, out: &mut [u8]) {
     let shift = 8 * (offset % WORD_BYTES) as u32;
     let words = &words[offset / WORD_BYTES..];
-    let mut chunks = out.chunks_exact_mut(WORD_BYTES);
-    let mut next = 0;
+    let (chunks, rest) = out.as_chunks_mut::<WORD_BYTES>();
+    let copied = chunks.len();
     if shift == 0 {
-        for (chunk, word) in (&mut chunks).zip(words) {
-            chunk.copy_from_slice(&word.load(Relaxed).to_le_bytes());
-            next += 1;
+        for (chunk, word) in chunks.iter_mut().zip(words) {
+            *chunk = word.load(Relaxed).to_le_bytes();
         }
-    } else if !words.is_empty() {
+    } else if copied > 0 {
         let mut low = words[0].load(Relaxed) >> shift;
-        for (chunk, word) in (&mut chunks).zip(&words[1..]) {
+        for (chunk, word) in chunks.iter_mut().zip(&words[1..=copied]) {
             let word = word.load(Relaxed);
-            chunk.copy_from_slice(&(low | (word << (64 - shift))).to_le_bytes());
+            *chunk = (low | (word << (64 - shift))).to_le_bytes();
             low = word >> shift;
-            next += 1;
         }
     }
-    let rest = chunks.into_remainder();
     if !rest.is_empty() {
-        let tail = load_u64(words, next * WORD_BYTES + (shift / 8) as usize).to_le_bytes();
-        let count = rest.len();
-        rest.copy_from_slice(&tail[..count]);
+        let mut tail = load_u64(words, copied * WORD_BYTES + (shift / 8) as usize);
+        for byte in rest {
+            *byte = tail as u8;
+            tail >>= 8;
+        }
     }
 }
 
@@ -158,16 +167,14 @@ pub fn append_to(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u
 /// Whether the bytes from byte `offset` on begin with `expected`.
 #[inline]
 pub fn equal(words: &[AtomicU64], offset: usize, expected: &[u8]) -> bool {
+    let (chunks, rest) = expected.as_chunks::<WORD_BYTES>();
     let mut at = offset;
-    let mut chunks = expected.chunks_exact(WORD_BYTES);
-    for chunk in &mut chunks {
-        if load_u64(words, at) != u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes"))
-        {
+    for chunk in chunks {
+        if load_u64(words, at) != u64::from_le_bytes(*chunk) {
             return false;
         }
         at += WORD_BYTES;
     }
-    let rest = chunks.remainder();
     rest.is_empty() || load_u64(words, at) & ((1 << (8 * rest.len())) - 1) == low_bytes(rest)
 }
 

@@ -39,6 +39,25 @@ impl Cache {
         found
     }
 
+    /// The slot of a key's item in RAM, expired or not.
+    #[inline]
+    fn find_ram(
+        &self,
+        shard: &Shard,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Option<(usize, Slot, Item<'_>)> {
+        for (place, slot) in shard.table().find(hash.tag()) {
+            if let Some(address) = slot.location.address() {
+                let item = self.arena.item(address);
+                if item.has_key(key) {
+                    return Some((place, slot, item));
+                }
+            }
+        }
+        None
+    }
+
     /// Whether an item in RAM may be served.
     #[inline]
     pub(super) fn is_live(&self, item: Item<'_>, exptime: UnixSeconds, now: UnixSeconds) -> bool {
@@ -75,11 +94,7 @@ impl Cache {
         let now = self.clock.recent();
         loop {
             let mut shard = self.index.lock(hash);
-            let found = self.find(&shard, hash, key);
-            if let Some((place, slot)) = found.ram
-                && let Some(address) = slot.location.address()
-            {
-                let item = self.arena.item(address);
+            if let Some((place, slot, item)) = self.find_ram(&shard, hash, key) {
                 if self.is_live(item, slot.exptime, now) {
                     let tier = if attempt.brought_up {
                         Tier::Dry
@@ -110,8 +125,8 @@ impl Cache {
                     cas: 0,
                 };
             }
-            let below = found
-                .dry
+            let below = shard
+                .dry(hash.tag())
                 .filter(|(_, slot)| !attempt.ignore_below && self.is_live_below(*slot, now));
             drop(shard);
             let Some((_, slot)) = below else {
