@@ -187,11 +187,16 @@ impl Parts {
                 );
             }
         }
-        if let Some(follower) = self.follower {
+        if let Some(follower) = &self.follower {
             follower.totals(&self.cache, &self.metrics, &self.clock);
+            follower.catch_up();
+        }
+        // Seals the last segment, which tracking still hears of.
+        let closed = dry.close(Close::Clean).context("close the dry tier");
+        if let Some(follower) = self.follower {
             follower.close();
         }
-        dry.close(Close::Clean).context("close the dry tier")
+        closed
     }
 }
 

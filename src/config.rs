@@ -24,8 +24,7 @@ use crate::server::ServerConfig;
 use crate::tier::TierConfig;
 use crate::tracking::TrackingConfig;
 
-/// The version of memcached whose behaviour this is; clients parse it.
-pub const MEMCACHED_VERSION: &str = "1.6.45";
+pub use crate::command::MEMCACHED_VERSION;
 
 /// Everything the parts are told at start.
 #[derive(Debug, Clone, PartialEq)]

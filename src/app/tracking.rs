@@ -120,6 +120,12 @@ impl Follower {
         }));
     }
 
+    /// Waits until the mirror has what was told so far; what it missed it asks dry for again, so dry
+    /// must still be open.
+    pub(super) fn catch_up(&self) {
+        self.worker.handle().flush(CLOSE_TIMEOUT);
+    }
+
     /// Brings the mirror up to date and closes it.
     pub(super) fn close(self) {
         if !self.worker.close(CLOSE_TIMEOUT) {

@@ -24,7 +24,7 @@ use tiercache_protocol::request::{Request, Retrieve};
 use tiercache_protocol::{Reject, encode};
 
 pub use detail::Detail;
-pub use settings::{Control, Settings, Stop};
+pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};

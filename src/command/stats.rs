@@ -121,7 +121,7 @@ impl Executor {
         encode::stat_number(out, b"pointer_size", u64::from(usize::BITS));
         encode::stat(out, b"rusage_user", usage.0.as_bytes());
         encode::stat(out, b"rusage_system", usage.1.as_bytes());
-        let resident = (tiers.hot_items + tiers.cold_items).max(tiers.dry_items);
+        let items = tiers.hot_items + tiers.cold_items + tiers.dry_items - tiers.clean_items;
         let rows: &[(&str, u64)] = &[
             ("max_connections", shared.settings.max_connections as u64),
             ("curr_connections", server.curr_connections.load(Relaxed)),
@@ -172,7 +172,7 @@ impl Executor {
             ("conn_yields", totals.conn_yields),
             ("hash_bytes", tiers.index_bytes),
             ("bytes", tiers.hot_bytes + tiers.cold_bytes),
-            ("curr_items", resident),
+            ("curr_items", items),
             ("total_items", totals.total_items),
             ("expired_unfetched", engine.expired_unfetched),
             ("evicted_unfetched", engine.evicted_unfetched),

@@ -35,6 +35,8 @@ pub struct TierCounts {
     pub cold: u64,
     /// Records in dry, those with a copy in RAM included.
     pub dry: u64,
+    /// Items in RAM that have a copy in dry.
+    pub clean: u64,
 }
 
 impl TierCounts {
@@ -60,26 +62,47 @@ impl Shard {
     /// When there is no memory for it.
     #[inline]
     pub fn insert(&mut self, slot: Slot) -> io::Result<()> {
+        let clean = self.clean(slot.tag);
         self.table.insert(slot)?;
         *self.counts.of(slot.location.tier()) += 1;
+        self.counts.clean = self.counts.clean + self.clean(slot.tag) - clean;
         Ok(())
     }
 
     /// Replaces a slot by one with the same tag.
     #[inline]
     pub fn replace(&mut self, place: usize, old: Slot, new: Slot) {
-        if old.location.tier() != new.location.tier() {
-            *self.counts.of(old.location.tier()) -= 1;
-            *self.counts.of(new.location.tier()) += 1;
+        let (old_tier, new_tier) = (old.location.tier(), new.location.tier());
+        if old_tier == new_tier {
+            return self.table.replace(place, new);
         }
+        let clean = self.clean(old.tag);
         self.table.replace(place, new);
+        *self.counts.of(old_tier) -= 1;
+        *self.counts.of(new_tier) += 1;
+        self.counts.clean = self.counts.clean + self.clean(old.tag) - clean;
     }
 
     /// Removes a slot.
     #[inline]
     pub fn remove(&mut self, place: usize, old: Slot) {
+        let clean = self.clean(old.tag);
         self.table.remove(place);
         *self.counts.of(old.location.tier()) -= 1;
+        self.counts.clean = self.counts.clean + self.clean(old.tag) - clean;
+    }
+
+    /// How many items of a tag are in RAM beside a copy in dry.
+    fn clean(&self, tag: Tag) -> u64 {
+        let (mut ram, mut dry) = (0, 0);
+        for (_, slot) in self.table.find(tag) {
+            if slot.location.is_dry() {
+                dry = 1;
+            } else {
+                ram += 1;
+            }
+        }
+        ram * dry
     }
 
     /// The place of the slot with this tag and location.
@@ -171,6 +194,7 @@ impl Index {
             sum.hot += counts.hot;
             sum.cold += counts.cold;
             sum.dry += counts.dry;
+            sum.clean += counts.clean;
         }
         sum
     }

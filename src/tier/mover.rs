@@ -275,19 +275,7 @@ impl Cache {
     /// Items in RAM without a copy in dry.
     fn undried_items(&self) -> u64 {
         let counts = self.index.counts();
-        let mut clean = 0;
-        for number in 0..self.index.shards() {
-            let shard = self.index.lock_shard(number);
-            let table = shard.table();
-            let mut previous: Option<super::slot::Slot> = None;
-            for slot in (0..table.slots()).filter_map(|place| table.get(place)) {
-                if previous.is_some_and(|before| before.tag == slot.tag) {
-                    clean += 1;
-                }
-                previous = Some(slot);
-            }
-        }
-        (counts.hot + counts.cold).saturating_sub(clean)
+        counts.hot + counts.cold - counts.clean
     }
 }
 

@@ -164,7 +164,10 @@ impl Cache {
             let Some((at, slot)) = shard.at_location(hash.tag(), location) else {
                 return false;
             };
-            if !self.is_live_below(slot, self.clock.recent()) {
+            // A flush may have raised its version but not yet named the segments it covers.
+            if !self.is_live_below(slot, self.clock.recent())
+                || found.facts.version <= self.flush_version.load(Relaxed)
+            {
                 return false;
             }
             // One hit less: who is never asked for again leaves the next time.

@@ -17,6 +17,8 @@ pub struct TierStats {
     pub cold_bytes: u64,
     /// Records in dry, those with a copy in RAM included.
     pub dry_items: u64,
+    /// Items in RAM that have a copy in dry.
+    pub clean_items: u64,
     /// Segments of RAM in use.
     pub ram_segments: u64,
     /// Bytes of the index.
@@ -37,6 +39,7 @@ impl Cache {
             hot_items: counts.hot,
             cold_items: counts.cold,
             dry_items: counts.dry,
+            clean_items: counts.clean,
             index_bytes: self.index.bytes() as u64,
             dry_index_bytes: self.dry_index_bytes() as u64,
             dry: self.dry.as_ref().map(|dry| dry.stats()),
