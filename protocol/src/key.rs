@@ -1,6 +1,5 @@
 //! The keys of a request line.
 
-use memchr::memchr;
 use std::fmt;
 
 /// The space-separated keys of a line, in order. Cheap to clone, so that a server can look at all
@@ -29,7 +28,7 @@ impl<'a> Keys<'a> {
         while let [b' ', tail @ ..] = rest {
             rest = tail;
         }
-        let first_len = memchr(b' ', rest).unwrap_or(rest.len());
+        let first_len = find_space(rest).unwrap_or(rest.len());
         Self { rest, first_len }
     }
 
@@ -65,6 +64,25 @@ impl<'a> Iterator for Keys<'a> {
         };
         Some(key)
     }
+}
+
+/// The first space. Keys are short: eight bytes a step, without a call, beats a search that is made
+/// for long lines.
+#[inline]
+fn find_space(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const SPACES: u64 = u64::from_le_bytes([b' '; 8]);
+    let (steps, rest) = bytes.as_chunks::<8>();
+    for (number, step) in steps.iter().enumerate() {
+        let differing = u64::from_le_bytes(*step) ^ SPACES;
+        // The lowest bit set is the high bit of the first byte that is zero.
+        let spaces = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if spaces != 0 {
+            return Some(number * 8 + spaces.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| *byte == b' ')?;
+    Some(steps.len() * 8 + at)
 }
 
 impl std::iter::FusedIterator for Keys<'_> {}

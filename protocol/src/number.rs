@@ -94,21 +94,44 @@ fn without_plus(token: &[u8]) -> Option<&[u8]> {
 }
 
 /// Appends `number` in decimal.
-#[inline]
-pub(crate) fn push_u64(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_u64(out: &mut Vec<u8>, number: u64) {
     let mut text = [0u8; U64_DIGITS_MAX];
-    let mut start = text.len();
-    loop {
-        start -= 1;
-        // A remainder of 10 fits a byte.
-        let digit = (number % 10) as u8;
-        text[start] = b'0' + digit;
-        number /= 10;
-        if number == 0 {
-            break;
+    let len = put_u64(&mut text, number);
+    out.extend_from_slice(&text[..len]);
+}
+
+/// Writes `number` in decimal to the front of `out` and tells how many bytes that took. Short numbers
+/// are the rule: flags and lengths of values.
+#[inline]
+pub(crate) fn put_u64(out: &mut [u8], number: u64) -> usize {
+    // Each remainder of 10 fits a byte.
+    match (number, &mut *out) {
+        (0..10, [ones, ..]) => {
+            *ones = b'0' + number as u8;
+            1
         }
+        (10..100, [tens, ones, ..]) => {
+            *tens = b'0' + (number / 10) as u8;
+            *ones = b'0' + (number % 10) as u8;
+            2
+        }
+        (100..1000, [hundreds, tens, ones, ..]) => {
+            *hundreds = b'0' + (number / 100) as u8;
+            *tens = b'0' + (number / 10 % 10) as u8;
+            *ones = b'0' + (number % 10) as u8;
+            3
+        }
+        _ => put_long(out, number),
     }
-    out.extend_from_slice(&text[start..]);
+}
+
+fn put_long(out: &mut [u8], mut number: u64) -> usize {
+    let len = digit_count(number);
+    for place in out[..len].iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    len
 }
 
 /// How many decimal digits `number` has.

@@ -427,12 +427,21 @@ fn created_mark(form: &MetaForm<'_>) -> Marks {
     }
 }
 
+/// `VALUE …`, the value and its line end, laid out in one go.
 #[inline]
 fn write_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, with_cas: bool, cas_enabled: bool) {
     let cas = with_cas.then(|| if cas_enabled { view.facts().cas() } else { 0 });
-    encode::value_line(out, key, view.flags(), view.value_bytes(), cas);
-    view.append_value(out);
-    out.extend_from_slice(b"\r\n");
+    let value_len = view.value_bytes();
+    let start = out.len();
+    out.resize(
+        start + encode::value_line_len_max(key.len()) + value_len + 2,
+        0,
+    );
+    let answer = &mut out[start..];
+    let head = encode::put_value_line(answer, key, view.flags(), value_len, cas);
+    view.copy_value(&mut answer[head..head + value_len]);
+    answer[head + value_len..head + value_len + 2].copy_from_slice(b"\r\n");
+    out.truncate(start + head + value_len + 2);
 }
 
 #[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.

@@ -139,6 +139,12 @@ impl<'a> Item<'a> {
         );
     }
 
+    /// Fills `out`, as long as the value, with it.
+    #[inline]
+    pub fn copy_value(&self, out: &mut [u8]) {
+        words::copy_out(self.words, self.key_offset() + self.key_bytes(), out);
+    }
+
     /// Fills `out`, as long as key and value together, with both.
     pub fn copy_key_value(&self, out: &mut [u8]) {
         words::copy_out(self.words, self.key_offset(), out);

@@ -95,30 +95,27 @@ impl Shard {
     /// How many items of a tag are in RAM beside a copy in dry.
     fn clean(&self, tag: Tag) -> u64 {
         let (mut ram, mut dry) = (0, 0);
-        for (_, slot) in self.table.find(tag) {
+        self.table.find_first(tag, |slot| {
             if slot.location.is_dry() {
                 dry = 1;
             } else {
                 ram += 1;
             }
-        }
+            false
+        });
         ram * dry
     }
 
     /// The place of the slot with this tag and location.
     #[inline]
     pub fn at_location(&self, tag: Tag, location: super::slot::Location) -> Option<(usize, Slot)> {
-        self.table
-            .find(tag)
-            .find(|(_, slot)| slot.location == location)
+        self.table.find_first(tag, |slot| slot.location == location)
     }
 
     /// The dry slot of a tag.
     #[inline]
     pub fn dry(&self, tag: Tag) -> Option<(usize, Slot)> {
-        self.table
-            .find(tag)
-            .find(|(_, slot)| slot.location.is_dry())
+        self.table.find_first(tag, |slot| slot.location.is_dry())
     }
 }
 

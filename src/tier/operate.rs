@@ -26,36 +26,20 @@ impl Cache {
     /// The slots of a key in its locked shard.
     #[inline]
     pub(super) fn find(&self, shard: &Shard, hash: KeyHash, key: &[u8]) -> Found {
-        let mut found = Found::default();
-        for (place, slot) in shard.table().find(hash.tag()) {
-            match slot.location.address() {
-                None => found.dry = Some((place, slot)),
-                Some(address) if found.ram.is_none() && self.arena.item(address).has_key(key) => {
-                    found.ram = Some((place, slot));
-                }
-                Some(_) => {}
-            }
+        Found {
+            ram: self.find_ram(shard, hash, key),
+            dry: shard.dry(hash.tag()),
         }
-        found
     }
 
     /// The slot of a key's item in RAM, expired or not.
     #[inline]
-    fn find_ram(
-        &self,
-        shard: &Shard,
-        hash: KeyHash,
-        key: &[u8],
-    ) -> Option<(usize, Slot, Item<'_>)> {
-        for (place, slot) in shard.table().find(hash.tag()) {
-            if let Some(address) = slot.location.address() {
-                let item = self.arena.item(address);
-                if item.has_key(key) {
-                    return Some((place, slot, item));
-                }
-            }
-        }
-        None
+    fn find_ram(&self, shard: &Shard, hash: KeyHash, key: &[u8]) -> Option<(usize, Slot)> {
+        shard.table().find_first(hash.tag(), |slot| {
+            slot.location
+                .address()
+                .is_some_and(|address| self.arena.item(address).has_key(key))
+        })
     }
 
     /// Whether an item in RAM may be served.
@@ -94,7 +78,10 @@ impl Cache {
         let now = self.clock.recent();
         loop {
             let mut shard = self.index.lock(hash);
-            if let Some((place, slot, item)) = self.find_ram(&shard, hash, key) {
+            if let Some((place, slot)) = self.find_ram(&shard, hash, key)
+                && let Some(address) = slot.location.address()
+            {
+                let item = self.arena.item(address);
                 if self.is_live(item, slot.exptime, now) {
                     let tier = if attempt.brought_up {
                         Tier::Dry

@@ -101,38 +101,29 @@ impl Table {
         self.store(place, slot.to_words());
     }
 
-    /// The first place whose slot shares the tag's high bits.
+    /// The first slot of a tag that `wanted` accepts, and its place.
     #[inline]
-    fn first(&self, tag: Tag) -> Option<usize> {
-        let tag = tag.high();
-        let mut place = self.home(tag);
-        loop {
-            let words = self.words_at(place);
-            let found = (words[0] >> 32) as u32;
-            if words[1] == 0 || found > tag {
+    pub fn find_first(
+        &self,
+        tag: Tag,
+        mut wanted: impl FnMut(&Slot) -> bool,
+    ) -> Option<(usize, Slot)> {
+        let (slots, _) = self.words.as_chunks::<SLOT_WORDS>();
+        let home = self.home(tag.high());
+        for (step, [first, second]) in slots.get(home..)?.iter().enumerate() {
+            let words = [first.load(Relaxed), second.load(Relaxed)];
+            let high = (words[0] >> 32) as u32;
+            if words[1] == 0 || high > tag.high() {
                 return None;
             }
-            if found == tag {
-                return Some(place);
-            }
-            place += 1;
-        }
-    }
-
-    /// The places and slots of a tag.
-    #[inline]
-    pub fn find(&self, tag: Tag) -> impl Iterator<Item = (usize, Slot)> + '_ {
-        let mut next = self.first(tag);
-        std::iter::from_fn(move || {
-            while let Some(place) = next {
-                let slot = self.get(place).filter(|slot| slot.tag.high() == tag.high());
-                next = slot.map(|_| place + 1);
-                if let Some(slot) = slot.filter(|slot| slot.tag == tag) {
-                    return Some((place, slot));
+            if high == tag.high() {
+                let slot = Slot::from_words(words);
+                if slot.tag == tag && wanted(&slot) {
+                    return Some((home + step, slot));
                 }
             }
-            None
-        })
+        }
+        None
     }
 
     /// Adds a slot, behind others of the same tag.
@@ -260,7 +251,7 @@ mod tests {
             let mut model = BTreeSet::new();
             for (number, (insert, high, low, last)) in ops.into_iter().enumerate() {
                 let tag = tag(if last { u32::MAX - high } else { high * 0x0100_0000 }, low);
-                let found = table.find(tag).next();
+                let found = table.find_first(tag, |_| true);
                 if insert {
                     table.insert(slot(tag, number as u32)).unwrap();
                     model.insert((tag, number as u32));

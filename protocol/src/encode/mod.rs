@@ -11,7 +11,7 @@ pub use meta::{DebugFacts, ItemFacts, meta_debug, meta_hit, meta_miss, meta_numb
 pub use request::encode_request;
 
 use crate::error::Reject;
-use crate::number::{digit_count, push_u64};
+use crate::number::{digit_count, push_u64, put_u64};
 use crate::request::Form;
 
 /// How a store ended.
@@ -98,6 +98,31 @@ pub fn value_line(out: &mut Vec<u8>, key: &[u8], flags: u32, value_len: usize, c
         push_u64(out, cas);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// [`value_line`] written to the front of `out`, which has room for [`value_line_len_max`] bytes. Tells
+/// how many it took: for callers that lay a whole answer out at once.
+#[inline]
+pub fn put_value_line(
+    out: &mut [u8],
+    key: &[u8],
+    flags: u32,
+    value_len: usize,
+    cas: Option<u64>,
+) -> usize {
+    const WORD: &[u8; 6] = b"VALUE ";
+    out[..WORD.len()].copy_from_slice(WORD);
+    let mut at = WORD.len() + key.len();
+    out[WORD.len()..at].copy_from_slice(key);
+    for number in [Some(u64::from(flags)), Some(value_len as u64), cas]
+        .into_iter()
+        .flatten()
+    {
+        out[at] = b' ';
+        at += 1 + put_u64(&mut out[at + 1..], number);
+    }
+    out[at..at + 2].copy_from_slice(b"\r\n");
+    at + 2
 }
 
 /// `END\r\n`.
