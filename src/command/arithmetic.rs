@@ -5,7 +5,7 @@ use tiercache_protocol::request::{Arithmetic, Form};
 
 use super::retrieve::key_mark;
 use super::{Executor, Flow, Progress};
-use crate::entry::Marks;
+use crate::entry::{Facts, Marks};
 use crate::tier::{Current, Decision, NewItem, Outcome, Value};
 
 /// Digits of the largest number.
@@ -79,9 +79,8 @@ impl Executor {
                 |current| {
                     let unchanged = match (&current, seen) {
                         (Current::Absent, None) => true,
-                        (Current::Present(view), Some(facts)) => {
-                            view.facts().version == facts.version
-                        }
+                        (Current::Present(view), Some(facts)) => same(&view.facts(), &facts),
+
                         (Current::Below, _) => return Decision::Fetch,
                         _ => false,
                     };
@@ -134,11 +133,7 @@ impl Executor {
     }
 
     /// The new number and its text, from what is there.
-    fn count(
-        &self,
-        request: &Arithmetic<'_>,
-        seen: Option<(crate::entry::Facts, &[u8])>,
-    ) -> (Counted, Vec<u8>) {
+    fn count(&self, request: &Arithmetic<'_>, seen: Option<(Facts, &[u8])>) -> (Counted, Vec<u8>) {
         let Some((facts, text)) = seen else {
             return match request.vivify {
                 None => (Counted::Reply(ArithmeticReply::NotFound), Vec::new()),
@@ -222,6 +217,13 @@ impl Executor {
             _ => {}
         }
     }
+}
+
+/// Whether nothing that a client can see has changed but how often the item was fetched.
+fn same(now: &Facts, seen: &Facts) -> bool {
+    now.version == seen.version
+        && now.exptime == seen.exptime
+        && now.marks.with(Marks::FETCHED) == seen.marks.with(Marks::FETCHED)
 }
 
 fn stands_before(request: &Arithmetic<'_>, first: u8, second: u8) -> bool {

@@ -27,7 +27,8 @@ impl Executor {
             delete.key,
             room,
             |current| match current {
-                Current::Absent => Decision::Keep(DeleteReply::NotFound),
+                // Not merely kept: a copy below that could not be fetched must not come back.
+                Current::Absent => Decision::Remove(DeleteReply::NotFound),
                 Current::Below if plain && delete.compare.is_none() => {
                     Decision::Remove(DeleteReply::Deleted)
                 }

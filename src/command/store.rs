@@ -60,7 +60,7 @@ impl Executor {
             };
             encode::store(out, &store.form, facts, reply);
         });
-        if no_memory {
+        if no_memory && store.mode == StoreMode::Set && store.compare.is_none() {
             // The old value must not outlive the store that failed.
             self.remove_whatever(store.key);
         }

@@ -151,8 +151,11 @@ impl Core {
                 .summary()
                 .newest_access
                 .saturating_add(self.limits.ttl_s);
-            if segment.id < flushed || found_dead && self.table.live_rows(&segment) == 0 {
+            if segment.id < flushed {
                 self.free(&segment, None);
+            } else if found_dead && self.table.live_rows(&segment) == 0 {
+                // The owner is asked all the same: should the count be wrong, no row is lost.
+                self.free(&segment, Some(Reason::Compact));
             } else if unused_since < now {
                 self.free(&segment, Some(Reason::Ttl));
             }
@@ -186,7 +189,10 @@ impl Core {
         let segments = self.sealed_segments();
         let live = |segment: &Segment| self.table.live_rows(segment);
         let share = |segment: &Segment| live(segment) * 1000 / segment.summary().rows.max(1);
-        let compactable = segments.iter().filter(|segment| share(segment) <= 500);
+        // Compacting keeps every live row, which would not help against too many of them.
+        let compactable = segments
+            .iter()
+            .filter(|segment| reason != Reason::Index && share(segment) <= 500);
         let (victim, reason) = match (
             compactable.min_by_key(|segment| share(segment)),
             segments.first(),

@@ -11,6 +11,11 @@ const LOW_WATER_SHARE: u32 = 64;
 /// …but never for fewer than this many.
 const LOW_WATER_MIN: u32 = 4;
 
+/// Most bytes of index that one item in RAM is charged with: a slot of 16 bytes at two thirds load.
+const SLOT_BYTES_MAX: usize = 24;
+/// The index of an empty cache may take this much.
+const INDEX_BYTES_MIN: usize = 1 << 20;
+
 impl Cache {
     /// Segments that may be used, less what the index takes of the limit.
     ///
@@ -20,7 +25,11 @@ impl Cache {
         let counts = self.index.counts();
         let all = counts.hot + counts.cold + counts.dry;
         let dry_bytes = self.dry_index_bytes_of(counts.dry, all);
-        let index_bytes = self.index.bytes() - dry_bytes;
+        // Slots that removals have left unused are given back by and by; until then they must not
+        // starve the items that are there.
+        let ram_slots = (counts.hot + counts.cold) as usize;
+        let index_bytes =
+            (self.index.bytes() - dry_bytes).min(INDEX_BYTES_MIN.max(ram_slots * SLOT_BYTES_MAX));
         self.arena
             .set_limit_bytes(self.memory_limit.load(Relaxed).saturating_sub(index_bytes));
     }
@@ -68,6 +77,10 @@ impl Cache {
             Patience::Wait if self.dry.is_some() => self.mover.try_lock().ok_or(NoRoom::Wait)?,
             _ => self.mover.lock(),
         };
+        if (span + MOVER_RESERVE) as usize * self.arena.segment_bytes() > self.arena.limit_bytes() {
+            // Nothing that could be evicted would make this fit.
+            return Err(NoRoom::Full);
+        }
         let mut tries = self.arena.segments().len();
         loop {
             if let Some(number) = self.arena.open_run(kind, span, MOVER_RESERVE, now) {

@@ -1,11 +1,12 @@
 //! The cache's parts, and the heads that new items are appended to.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::{DryAhead, Evict, TierConfig};
 use super::fetch::Fetcher;
@@ -130,6 +131,35 @@ pub(super) struct Head {
     cold: Option<u32>,
     /// A run opened for the one large item that comes next.
     run: Option<(u32, SegmentKind)>,
+}
+
+/// A head while one item is stored. A run that was opened for an item which was not stored after
+/// all is given back.
+pub(super) struct LockedHead<'a> {
+    arena: &'a Arena,
+    head: MutexGuard<'a, Head>,
+}
+
+impl Deref for LockedHead<'_> {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl DerefMut for LockedHead<'_> {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+impl Drop for LockedHead<'_> {
+    fn drop(&mut self) {
+        if let Some((number, _)) = self.head.run.take() {
+            self.arena.seal(number);
+        }
+    }
 }
 
 /// Where a new item was put.
@@ -358,9 +388,9 @@ impl Cache {
         let kind = self.admit(words);
         let segment_words = self.arena.segment_words();
         if self.needs_run(words) {
-            if let Some((number, _)) = head.run.take() {
+            if let Some((number, opened)) = head.run.take() {
                 if self.arena.room(number) >= words {
-                    head.run = Some((number, kind));
+                    head.run = Some((number, opened));
                     return Ok(());
                 }
                 self.arena.seal(number);
@@ -418,6 +448,14 @@ impl Cache {
     pub(super) fn appended(&self, appended: Appended) {
         if let Some(number) = appended.complete {
             self.arena.seal(number);
+        }
+    }
+
+    /// Locks a head for one item.
+    pub(super) fn lock_head(&self, number: usize) -> LockedHead<'_> {
+        LockedHead {
+            arena: &self.arena,
+            head: self.heads[number].lock(),
         }
     }
 

@@ -310,6 +310,10 @@ impl Cache {
             return Moved::Busy;
         }
         let mut shard = self.index.lock(live.hash);
+        if live.clean && shard.dry(live.hash.tag()).is_none() {
+            // The copy died meanwhile: the next visit dries the item.
+            return Moved::Done;
+        }
         if let Some((place, slot)) = shard.at_location(live.hash.tag(), live.slot.location) {
             shard.remove(place, slot);
             self.kill_item(slot.location);

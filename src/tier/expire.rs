@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cache::Cache;
 use super::evict::Evicted;
+use crate::dry::Place;
 use crate::entry::expired;
 use crate::ram::SegmentKind;
 
@@ -21,32 +22,34 @@ impl Cache {
 
     pub(super) fn expire_shard(&self, number: usize) {
         let now = self.clock.recent();
+        let flushed_below = self.flush_segment.load(Relaxed);
         let mut shard = self.index.lock_shard(number);
         let mut place = 0;
-        while place < shard.table().slots() {
-            match shard.table().get(place) {
-                Some(slot) if expired(slot.exptime, now) => {
-                    match (slot.location.address(), slot.location.place()) {
-                        (Some(address), _) => {
-                            self.count_reclaimed(self.arena.item(address));
-                            // The slot behind moves up: look at this place again.
-                            shard.remove(place, slot);
-                            self.kill_item(slot.location);
-                        }
-                        // A copy below dies like any other: by a kill. In power mode that would have
-                        // to be committed; there it waits for its segment to be reclaimed.
-                        (None, Some((at, bytes))) if !self.commit_kills => {
-                            if let Some(dry) = &self.dry {
-                                dry.kill(at, bytes);
-                            }
-                            shard.remove(place, slot);
-                        }
-                        _ => place += 1,
+        while let Some(found) = shard.table().next_from(place) {
+            let slot;
+            (place, slot) = found;
+            let flushed = |at: Place| at.segment < flushed_below;
+            // What is removed here lets the slots behind move up: the place is looked at again.
+            match (slot.location.address(), slot.location.place()) {
+                // The flush is persisted and covers the whole segment: no kill is needed.
+                (_, Some((at, _))) if flushed(at) => shard.remove(place, slot),
+                (Some(address), _) if expired(slot.exptime, now) => {
+                    self.count_reclaimed(self.arena.item(address));
+                    shard.remove(place, slot);
+                    self.kill_item(slot.location);
+                }
+                // A copy below dies like any other: by a kill. In power mode that would have to be
+                // committed; there it waits for its segment to be reclaimed.
+                (None, Some((at, bytes))) if expired(slot.exptime, now) && !self.commit_kills => {
+                    if let Some(dry) = &self.dry {
+                        dry.kill(at, bytes);
                     }
+                    shard.remove(place, slot);
                 }
                 _ => place += 1,
             }
         }
+        shard.shrink();
     }
 
     /// Visits the oldest segments of a tier when their items have been there for the residence

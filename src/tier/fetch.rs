@@ -25,6 +25,8 @@ const WAITERS_MAX: usize = 1024;
 /// Times that one operation fetches its key before it counts as a miss: the item was evicted again
 /// each time before the operation could run.
 const FETCHES_MAX: u8 = 4;
+/// How long an operation waits for room before it looks again.
+pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(1);
 /// Shards of the map of fetches in flight.
 const FLIGHT_SHARDS: usize = 64;
 
@@ -299,12 +301,14 @@ impl Cache {
                 tokio::pin!(room);
                 room.as_mut().enable();
                 self.wake.notify();
-                if self.arena.available() <= super::cache::MOVER_RESERVE
-                    && tokio::time::timeout(left, room).await.is_err()
-                {
-                    attempt.room_over = true;
-                }
-                attempt.room_over |= left.is_zero();
+                // Never without a pause: what is available may be too little for a large item.
+                let pause = if self.arena.available() <= super::cache::MOVER_RESERVE {
+                    left
+                } else {
+                    left.min(ROOM_PAUSE)
+                };
+                let timed_out = tokio::time::timeout(pause, room).await.is_err();
+                attempt.room_over |= left.is_zero() || timed_out && pause == left;
             }
         }
     }

@@ -106,6 +106,11 @@ impl Shard {
         ram * dry
     }
 
+    /// Gives back memory that many removals have left unused.
+    pub fn shrink(&mut self) {
+        self.table.shrink();
+    }
+
     /// The place of the slot with this tag and location.
     #[inline]
     pub fn at_location(&self, tag: Tag, location: super::slot::Location) -> Option<(usize, Slot)> {

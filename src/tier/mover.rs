@@ -12,8 +12,12 @@ use crate::ram::{Arena, SegmentKind};
 
 /// How long the mover sleeps when nobody wakes it.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while there is less room than there should be.
+const SHORT_TICK: Duration = Duration::from_millis(1);
 /// Age from which a sealed segment is dried ahead.
 const DRY_AHEAD_AGE_SECONDS: u32 = 60;
+/// Segments that the mover evicts before it looks at its other duties.
+const SEGMENTS_PER_TURN: usize = 64;
 /// How long the mover waits for room in dry's queue at a time.
 const DRY_WAIT: Duration = Duration::from_millis(20);
 
@@ -110,9 +114,14 @@ impl Cache {
     pub(super) fn run_mover(self: &Arc<Cache>) {
         let mut credit = Credit::new(self.dry_ahead_bytes());
         while !self.stop.load(Relaxed) {
-            self.wake.wait(TICK);
+            if self.arena.available() >= self.low_water() {
+                self.wake.wait(TICK);
+            } else {
+                self.wake.wait(SHORT_TICK);
+            }
             self.clock.tick();
             self.apply_due_flush();
+            self.return_to_limit();
             self.make_room_ahead();
             self.fill_cold();
             self.expire_slice();
@@ -123,13 +132,28 @@ impl Cache {
         }
     }
 
+    /// Evicts what a lowered limit has no room for, or what the index has grown into.
+    fn return_to_limit(&self) {
+        for _ in 0..SEGMENTS_PER_TURN {
+            if self.arena.bytes_in_use() <= self.arena.limit_bytes()
+                || self.evict_segment(&mut self.mover.lock(), Patience::Wait) != Evicted::Room
+            {
+                return;
+            }
+        }
+    }
+
     /// Evicts until enough segments are free for the next burst.
     fn make_room_ahead(&self) {
         let low = self.low_water();
         if low == 0 || self.arena.available() >= low {
             return;
         }
-        while self.arena.available() < 2 * low && !self.stop.load(Relaxed) {
+        // Bounded, so that the mover's other duties have their turn under a steady load.
+        for _ in 0..SEGMENTS_PER_TURN {
+            if self.arena.available() >= 2 * low || self.stop.load(Relaxed) {
+                return;
+            }
             let evicted = self.evict_segment(&mut self.mover.lock(), Patience::Wait);
             self.room.notify_waiters();
             match (evicted, &self.dry) {

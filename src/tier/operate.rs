@@ -152,9 +152,8 @@ impl Cache {
                 bytes,
             )
         });
-        let heads = &self.heads;
         loop {
-            let mut head = words.is_some().then(|| heads[local.head].lock());
+            let mut head = words.is_some().then(|| self.lock_head(local.head));
             if let (Some(head), Some(words)) = (&mut head, words)
                 && let Err(no_room) = self.ensure_room(head, words, attempt.patience())
             {

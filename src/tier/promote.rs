@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::cache::{Cache, NoRoom, Patience};
-use super::fetch::Fetched;
+use super::fetch::{Fetched, ROOM_PAUSE};
 use super::index::KeyHash;
 use super::slot::{HITS_MAX, Location, Slot};
 use crate::dry::{Read, ReadMode};
@@ -41,9 +41,7 @@ impl Cache {
                 Err(NotNow) if patience == Patience::Drop => return Fetched::Lost,
                 Err(NotNow) => {
                     self.wake.notify();
-                    if let Some(dry) = &self.dry {
-                        dry.wait_for_room(left);
-                    }
+                    std::thread::sleep(ROOM_PAUSE.min(left));
                 }
             }
         }
@@ -111,7 +109,7 @@ impl Cache {
         patience: Patience,
     ) -> Result<Fetched, NotNow> {
         let words = item::item_words(facts, key.len(), value.len());
-        let mut head = self.heads[head].lock();
+        let mut head = self.lock_head(head);
         match self.ensure_room(&mut head, words, patience) {
             Ok(()) => {}
             Err(NoRoom::Wait) => return Err(NotNow),
@@ -168,6 +166,11 @@ impl Cache {
         let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
             return;
         };
+        // A place is killed once: dry counts.
+        let known = self.index.lock(hash).at_location(hash.tag(), location);
+        if known.is_none() {
+            return;
+        }
         if self.commit_kills
             && let Err(error) = dry.commit_kill(place, bytes)
         {

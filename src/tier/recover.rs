@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::cache::{Cache, StartError};
 use super::index::KeyHash;
@@ -10,6 +11,10 @@ use crate::dry::{Append, Leaving, NewRecord, Reason, Row};
 
 /// Threads that load.
 const LOAD_THREADS: usize = 2;
+
+/// How often and how long a row that is to stay waits for room in the write queue.
+const REINSERT_TRIES: u32 = 20;
+const REINSERT_WAIT: Duration = Duration::from_millis(100);
 
 /// What a start found in dry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +78,11 @@ impl Cache {
                 dry.kill(place, bytes);
             }
             shard.remove(place, other);
+            if other_version.is_none() {
+                // Which of the two is newer cannot be told: both die.
+                dry.kill(row.place, row.bytes);
+                return false;
+            }
         }
         let location = Location::dry(row.place, row.bytes);
         let slot = Slot {
@@ -119,8 +129,7 @@ impl Cache {
         drop(shard);
         let wanted = match leaving.reason {
             Reason::Compact => true,
-            Reason::Size | Reason::Index => slot.hits > 0,
-            Reason::Ttl => false,
+            Reason::Size | Reason::Index | Reason::Ttl => slot.hits > 0,
         };
         if wanted && self.is_live_below(slot, self.clock.now()) && self.reinsert(leaving, location)
         {
@@ -142,10 +151,14 @@ impl Cache {
         };
         let row = leaving.row;
         let hash = KeyHash(row.hash);
-        let facts = crate::entry::Facts {
+        let mut facts = crate::entry::Facts {
             exptime: row.exptime,
             ..found.facts
         };
+        if leaving.reason == Reason::Ttl {
+            // It was wanted since it was dried; nobody noted when.
+            facts.last_access = self.clock.now();
+        }
         let record = NewRecord {
             hash: row.hash,
             facts: &facts,
@@ -159,7 +172,7 @@ impl Cache {
             key.copy_from_slice(found.key);
             value.copy_from_slice(found.value);
         };
-        let append = dry.append(&record, fill, |place, bytes| {
+        let publish = |place, bytes| {
             let mut shard = self.index.lock(hash);
             let Some((at, slot)) = shard.at_location(hash.tag(), location) else {
                 return false;
@@ -178,8 +191,14 @@ impl Cache {
             };
             shard.replace(at, slot, moved);
             true
-        });
-        matches!(append, Append::Done(_))
+        };
+        for _ in 0..REINSERT_TRIES {
+            match dry.append(&record, fill, publish) {
+                Append::Busy => dry.wait_for_room(REINSERT_WAIT),
+                end => return matches!(end, Append::Done(_)),
+            };
+        }
+        false
     }
 
     /// Drops every slot that lies in dry: the tier has failed and nothing in it is trusted.
@@ -187,12 +206,16 @@ impl Cache {
         for number in 0..self.index.shards() {
             let mut shard = self.index.lock_shard(number);
             let mut place = 0;
-            while place < shard.table().slots() {
-                match shard.table().get(place) {
-                    Some(slot) if slot.location.is_dry() => shard.remove(place, slot),
-                    _ => place += 1,
+            while let Some((found, slot)) = shard.table().next_from(place) {
+                place = found;
+                if slot.location.is_dry() {
+                    // The slots behind move up: the place is looked at again.
+                    shard.remove(place, slot);
+                } else {
+                    place += 1;
                 }
             }
+            shard.shrink();
         }
     }
 }

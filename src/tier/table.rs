@@ -94,6 +94,11 @@ impl Table {
         (words[1] != 0).then(|| Slot::from_words(words))
     }
 
+    /// The first slot in use from a place on, and its place.
+    pub fn next_from(&self, place: usize) -> Option<(usize, Slot)> {
+        (place..self.slots()).find_map(|place| Some((place, self.get(place)?)))
+    }
+
     /// Replaces the slot at a place by one with the same tag.
     #[inline]
     pub fn replace(&mut self, place: usize, slot: Slot) {
@@ -182,28 +187,43 @@ impl Table {
         self.len -= 1;
     }
 
+    /// Gives memory back when less than a third of the homes is in use. Without memory for the
+    /// smaller array the table stays as it is.
+    pub fn shrink(&mut self) {
+        if self.slots() > SLOTS_MIN && self.len * 3 < self.homes {
+            let slots = (self.len + self.len / 4).max(SLOTS_MIN);
+            if let Ok(smaller) = self.copy_to(slots) {
+                *self = smaller;
+            }
+        }
+    }
+
     /// Moves all slots to an array that is an eighth larger.
     #[cold]
     fn grow(&mut self) -> io::Result<()> {
-        let mut slots = self.slots() + self.slots() / 8;
+        *self = self.copy_to(self.slots() + self.slots() / 8)?;
+        Ok(())
+    }
+
+    /// All slots in an array of at least this size: one sequential pass.
+    fn copy_to(&self, mut slots: usize) -> io::Result<Table> {
         'larger: loop {
-            let mut larger = Table::with_slots(slots)?;
+            let mut copy = Table::with_slots(slots)?;
             let mut next = 0;
             for place in 0..self.slots() {
                 let words = self.words_at(place);
                 if words[1] != 0 {
-                    next = larger.home((words[0] >> 32) as u32).max(next);
-                    if next >= larger.slots() {
+                    next = copy.home((words[0] >> 32) as u32).max(next);
+                    if next >= copy.slots() {
                         slots += slots / 8;
                         continue 'larger;
                     }
-                    larger.store(next, words);
+                    copy.store(next, words);
                     next += 1;
                 }
             }
-            larger.len = self.len;
-            *self = larger;
-            return Ok(());
+            copy.len = self.len;
+            return Ok(copy);
         }
     }
 }
@@ -267,7 +287,9 @@ mod tests {
                 all(&table).iter().map(|slot| (slot.tag, slot.location.address().unwrap().segment)).collect();
             prop_assert!(slots.is_sorted_by_key(|slot| slot.0.high()));
             slots.sort_unstable();
-            prop_assert_eq!(slots, model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(&slots, &model.into_iter().collect::<Vec<_>>());
+            table.shrink();
+            prop_assert_eq!(all(&table).len(), slots.len());
             prop_assert_eq!(table.len(), all(&table).len());
         }
     }

@@ -216,3 +216,66 @@ fn large_items_come_and_go() {
     assert_eq!(get(&cache, &mut local, b"large-1"), None);
     cache.stop();
 }
+
+// A large item that is refused after all had its segments opened already. They went to the next
+// large item with the wrong tier's name, could never be emptied, and stores failed for good.
+#[test]
+fn a_refused_large_item_leaves_nothing_behind() {
+    let (cache, mut local, _clock) = start(config(8 << 20));
+    assert!(set(&cache, &mut local, b"here", b"x", 0));
+    for _ in 0..50 {
+        let refused = cache.update(
+            &mut local,
+            &mut Attempt::default(),
+            b"here",
+            Some(900_000),
+            |_| Decision::<()>::Keep(()),
+        );
+        assert!(matches!(refused, Outcome::Done { .. }));
+        assert!(set(&cache, &mut local, b"large", &vec![b'l'; 60_000], 0));
+    }
+    for number in 0..20_000 {
+        let key = format!("k{number}");
+        assert!(
+            set(&cache, &mut local, key.as_bytes(), &[b'x'; 500], 0),
+            "{key}"
+        );
+    }
+    let stats = cache.stats();
+    assert!(stats.hot_bytes + stats.cold_bytes > 6 << 20, "{stats:?}");
+    cache.stop();
+}
+
+// The index keeps its memory when items go; charged in full to the few that are left it once left
+// no room for any.
+#[test]
+fn a_lower_limit_leaves_a_working_cache() {
+    let (cache, mut local, _clock) = start(config(64 << 20));
+    for number in 0..500_000 {
+        assert!(set(
+            &cache,
+            &mut local,
+            format!("k{number}").as_bytes(),
+            b"v",
+            0
+        ));
+    }
+    for megabytes in [8, 24] {
+        assert!(cache.set_memory_limit(megabytes << 20));
+        for number in 0..2_000 {
+            assert!(set(
+                &cache,
+                &mut local,
+                format!("n{number}").as_bytes(),
+                b"v",
+                0
+            ));
+        }
+        let stats = cache.stats();
+        assert!(stats.hot_items + stats.cold_items >= 2_000, "{stats:?}");
+        while cache.stats().ram_segments > 512 * megabytes as u64 / 64 {
+            std::thread::yield_now();
+        }
+    }
+    cache.stop();
+}
