@@ -4,13 +4,13 @@
 //! A test that needs a server that is not there fails and says how to get it; none is skipped silently.
 
 pub mod checker;
-
 pub mod client;
 pub mod history;
 pub mod load;
 pub mod process;
 pub mod random;
 pub mod server;
+pub mod tiers;
 pub mod value;
 pub mod workload;
 

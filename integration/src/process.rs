@@ -1,5 +1,6 @@
-//! What the kernel says about a server process: resident bytes, their peak, and CPU time.
+//! What the kernel says about a server process: resident bytes, their peak, and CPU time, whole and by thread.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -34,6 +35,55 @@ pub fn cpu_time(pid: u32) -> Duration {
         .map(|field| field.parse::<u64>().expect("utime and stime are numbers"))
         .sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// CPU time of each thread that a process has or had, by looking again and again: the kernel keeps none of a thread
+/// that ended.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadTimes {
+    /// Name and time, by thread id.
+    threads: BTreeMap<u32, (String, Duration)>,
+}
+
+impl ThreadTimes {
+    /// Looks once; false when the process is gone.
+    pub fn look(&mut self, pid: u32) -> bool {
+        let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            return false;
+        };
+        for entry in folder.flatten() {
+            let id = entry.file_name().to_string_lossy().parse();
+            // A thread may end between the listing and the looks.
+            let name = fs::read_to_string(entry.path().join("comm"));
+            let time = fs::read_to_string(entry.path().join("schedstat"));
+            if let (Ok(id), Ok(name), Ok(time)) = (id, name, time) {
+                let thread = (name.trim_end().to_owned(), scheduled_time(&time));
+                self.threads.insert(id, thread);
+            }
+        }
+        true
+    }
+
+    /// The sum over the threads whose name `chosen` takes. The kernel cuts names off after 15 bytes.
+    pub fn sum(&self, chosen: impl Fn(&str) -> bool) -> Duration {
+        self.threads
+            .values()
+            .filter(|(name, _)| chosen(name))
+            .map(|(_, time)| *time)
+            .sum()
+    }
+
+    /// The names of all threads seen.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.threads.values().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Time on a CPU, from `schedstat`: to the nanosecond, where `stat` would miss a thread that runs for moments.
+fn scheduled_time(schedstat: &str) -> Duration {
+    let first = schedstat.split_whitespace().next();
+    let nanoseconds = first.and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("schedstat begins with the time on a CPU"))
 }
 
 fn status_bytes(pid: u32, name: &str) -> u64 {

@@ -7,3 +7,4 @@ mod memccapable;
 mod memory;
 mod multiget;
 mod spill;
+mod tracking;

@@ -7,15 +7,12 @@ use tempfile::TempDir;
 use tiercache_integration::client::Stats;
 use tiercache_integration::load::{Found, Items};
 use tiercache_integration::server::Server;
-use tiercache_integration::{eventually, number_from_env, process};
+use tiercache_integration::tiers::{figures, wait_until_at_rest};
+use tiercache_integration::{number_from_env, process};
 
 const ITEMS: Items = Items { value_bytes: 1024 };
 /// A clean stop may take this long here; the server's own limit is shorter.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// Demotions end at most this long after the last write.
-const QUIET_LIMIT: Duration = Duration::from_secs(180);
-/// Looks in a row that must show the same before a figure counts as steady.
-const STEADY_LOOKS: u32 = 100;
 
 // The promise of the dry tier, from the first write to the restart after a crash.
 #[test]
@@ -64,7 +61,7 @@ fn a_working_set_larger_than_ram_survives() {
     );
 
     overwrite_and_delete(&server, count);
-    let dry_items = wait_until_steady(&server);
+    let dry_items = wait_until_at_rest(&server);
     server.kill9();
     let started = Instant::now();
     server.start();
@@ -144,48 +141,4 @@ fn overwrite_and_delete(server: &Server, count: u64) {
         (found.hits, found.wrong),
         (count - count.div_ceil(10), vec![])
     );
-}
-
-/// Waits until nothing is on its way to dry; the number of items there.
-fn wait_until_steady(server: &Server) -> u64 {
-    let mut client = server.connect();
-    let (mut items, mut looks) = (0, 0);
-    let steady = eventually(QUIET_LIMIT, || {
-        let stats = client.stats("").expect("the server answers stats");
-        let now = stats.number("dry_items");
-        looks = if stats.number("dry_queue_bytes") == 0 && now == items {
-            looks + 1
-        } else {
-            0
-        };
-        items = now;
-        looks >= STEADY_LOOKS
-    });
-    assert!(
-        steady,
-        "dry does not come to rest: {}",
-        figures(&server.stats())
-    );
-    items
-}
-
-/// The figures of the tiers, for messages.
-fn figures(stats: &Stats) -> String {
-    let shown = [
-        "hot_",
-        "cold_",
-        "dry_",
-        "demot",
-        "promot",
-        "get_",
-        "curr_items",
-        "evictions",
-        "tier_state",
-    ];
-    stats
-        .iter()
-        .filter(|(name, _)| shown.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect::<Vec<_>>()
-        .join(" ")
 }

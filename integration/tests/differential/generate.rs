@@ -309,7 +309,7 @@ impl Generator {
         self.random.pick(&[0, 0, 1, 5, 65535, u32::MAX])
     }
 
-    /// Never, expired, soon (yet later than the epoch lasts), late, absolute.
+    /// Never, expired, soon (yet much later than the epoch lasts), late, absolute: a tick of a clock decides nothing.
     pub fn exptime(&mut self) -> i64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -318,12 +318,12 @@ impl Generator {
             0..9 => 0,
             9 => -1,
             10 => -5000,
-            11..13 => self.random.between(3, 20) as i64,
-            13..15 => self.random.between(60, 100) as i64,
+            11..13 => self.random.between(30, 40) as i64,
+            13..15 => self.random.between(90, 130) as i64,
             15 => 2_592_000,
             16 => 2_592_001,
             17 => now + 1000,
-            18 => now - 10,
+            18 => now - 100_000_000,
             _ => 2_147_483_647,
         }
     }
@@ -340,7 +340,8 @@ impl Generator {
                 .random
                 .pick(&[
                     &b"12 "[..],
-                    b"-1",
+                    // Not "-1": a long number appended to it makes one below -2^63, a known difference.
+                    b"-1x",
                     b"abc",
                     b"1a",
                     b" 1",

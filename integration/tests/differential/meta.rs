@@ -138,7 +138,7 @@ fn push_flag(
         }
         // Between the short and the long exptimes, so that a clock tick does not decide.
         b'R' => {
-            let below = generator.random.between(30, 50);
+            let below = generator.random.between(50, 70);
             request.push(format!("R{below}"));
         }
         b'J' | b'D' => {
