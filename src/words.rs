@@ -6,6 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::WORD_BYTES;
 
+/// Calls a function that is generic over a shift in bits with the constant that a variable holds:
+/// by a constant, a shift over two words is one instruction.
+macro_rules! with_shift {
+    ($shift:expr, $function:ident($($argument:expr),*)) => {
+        match $shift {
+            8 => $function::<8>($($argument),*),
+            16 => $function::<16>($($argument),*),
+            24 => $function::<24>($($argument),*),
+            32 => $function::<32>($($argument),*),
+            40 => $function::<40>($($argument),*),
+            48 => $function::<48>($($argument),*),
+            _ => $function::<56>($($argument),*),
+        }
+    };
+}
+
 /// Streams bytes into words from the first one on, a whole word per store.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -70,14 +86,9 @@ impl<'a> Writer<'a> {
             }
             self.next += chunks.len();
         } else {
-            let shift = self.partial_bits;
-            let mut partial = self.partial;
-            for (chunk, word) in chunks.iter().zip(&self.words[self.next..]) {
-                let value = u64::from_le_bytes(*chunk);
-                word.store(partial | (value << shift), Relaxed);
-                partial = value >> (64 - shift);
-            }
-            self.partial = partial;
+            let words = &self.words[self.next..];
+            let partial = self.partial;
+            self.partial = with_shift!(self.partial_bits, push_shifted(words, partial, chunks));
             self.next += chunks.len();
         }
         self.push_low(low_bytes(rest), rest.len() as u32);
@@ -140,12 +151,7 @@ pub fn copy_out(words: &[AtomicU64], offset: usize, out: &mut [u8]) {
             *chunk = word.load(Relaxed).to_le_bytes();
         }
     } else if copied > 0 {
-        let mut low = words[0].load(Relaxed) >> shift;
-        for (chunk, word) in chunks.iter_mut().zip(&words[1..=copied]) {
-            let word = word.load(Relaxed);
-            *chunk = (low | (word << (64 - shift))).to_le_bytes();
-            low = word >> shift;
-        }
+        with_shift!(shift, copy_shifted(words, chunks));
     }
     if !rest.is_empty() {
         let mut tail = load_u64(words, copied * WORD_BYTES + (shift / 8) as usize);
@@ -154,6 +160,32 @@ pub fn copy_out(words: &[AtomicU64], offset: usize, out: &mut [u8]) {
             tail >>= 8;
         }
     }
+}
+
+/// Whole words of `out` from `SHIFT` bits into the first of `words` on.
+fn copy_shifted<const SHIFT: u32>(words: &[AtomicU64], out: &mut [[u8; WORD_BYTES]]) {
+    let mut low = words[0].load(Relaxed) >> SHIFT;
+    let copied = out.len();
+    for (chunk, word) in out.iter_mut().zip(&words[1..=copied]) {
+        let word = word.load(Relaxed);
+        *chunk = (low | (word << (64 - SHIFT))).to_le_bytes();
+        low = word >> SHIFT;
+    }
+}
+
+/// Stores whole words `SHIFT` bits further on, behind `partial`; answers what is left over.
+fn push_shifted<const SHIFT: u32>(
+    words: &[AtomicU64],
+    mut partial: u64,
+    chunks: &[[u8; WORD_BYTES]],
+) -> u64 {
+    let pushed = chunks.len();
+    for (chunk, word) in chunks.iter().zip(&words[..pushed]) {
+        let value = u64::from_le_bytes(*chunk);
+        word.store(partial | (value << SHIFT), Relaxed);
+        partial = value >> (64 - SHIFT);
+    }
+    partial
 }
 
 /// Appends `len` bytes from byte `offset` on to `out`.

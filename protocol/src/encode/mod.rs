@@ -114,12 +114,13 @@ pub fn put_value_line(
     out[..WORD.len()].copy_from_slice(WORD);
     let mut at = WORD.len() + key.len();
     out[WORD.len()..at].copy_from_slice(key);
-    for number in [Some(u64::from(flags)), Some(value_len as u64), cas]
-        .into_iter()
-        .flatten()
-    {
+    out[at] = b' ';
+    at += 1 + put_u64(&mut out[at + 1..], u64::from(flags));
+    out[at] = b' ';
+    at += 1 + put_u64(&mut out[at + 1..], value_len as u64);
+    if let Some(cas) = cas {
         out[at] = b' ';
-        at += 1 + put_u64(&mut out[at + 1..], number);
+        at += 1 + put_u64(&mut out[at + 1..], cas);
     }
     out[at..at + 2].copy_from_slice(b"\r\n");
     at + 2
