@@ -290,8 +290,7 @@ impl Generator {
         match (newest, self.random.below(10)) {
             (Some(newest), 0..6) => request.push_cas(newest, 0).flag("cas"),
             (Some(newest), 6) => request.push_cas(newest, CAS_FAR).flag("cas+1"),
-            (Some(newest), 7) => request.push_cas(newest, -1).flag("cas-1"),
-            (Some(newest), 8) => {
+            (Some(newest), 7..9) => {
                 let symbols = &self.cas_symbols[key];
                 let old = symbols[self.random.below(symbols.len() as u64) as usize];
                 request

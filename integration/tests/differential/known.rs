@@ -111,6 +111,15 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         versions: Versions::Modern,
+        reason: "a command that is refused changes nothing; memcached gives the E of an ms with a long opaque to the next store",
+        request: "ms known 1 E4611686018427387998 OOOOOOOOOO\r\n1\r\nset known 0 0 1\r\n1\r\nmd known C4611686018427387998\r\n",
+        memcached: "CLIENT_ERROR opaque token too long\r\nSTORED\r\nHD\r\n",
+        tiercache: "CLIENT_ERROR opaque token too long\r\nSTORED\r\nEX\r\n",
+        // Not among the random requests: from then on the two would order CAS values differently.
+        explains: |_| false,
+    },
+    Difference {
+        versions: Versions::Modern,
         reason: "an error of a multi-get leaves a stray empty line that no client expects",
         request: "get known KKKKKKKKKK\r\n",
         memcached: "CLIENT_ERROR bad command line format\r\n\r\n",
