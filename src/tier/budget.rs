@@ -23,6 +23,7 @@ impl Cache {
     /// items' share of the slots counts here.
     pub(super) fn adjust_budget(&self) {
         let counts = self.index.counts();
+        self.ghost.set_items(counts.hot + counts.cold);
         let all = counts.hot + counts.cold + counts.dry;
         let dry_bytes = self.dry_index_bytes_of(counts.dry, all);
         // Slots that removals have left unused are given back by and by; until then they must not
@@ -30,8 +31,11 @@ impl Cache {
         let ram_slots = (counts.hot + counts.cold) as usize;
         let index_bytes =
             (self.index.bytes() - dry_bytes).min(INDEX_BYTES_MIN.max(ram_slots * SLOT_BYTES_MAX));
-        self.arena
-            .set_limit_bytes(self.memory_limit.load(Relaxed).saturating_sub(index_bytes));
+        self.arena.set_limit_bytes(
+            self.memory_limit
+                .load(Relaxed)
+                .saturating_sub(index_bytes + self.ghost.bytes()),
+        );
     }
 
     /// Bytes of the index that dry items take.

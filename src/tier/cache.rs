@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::{DryAhead, Evict, TierConfig};
 use super::fetch::Fetcher;
+use super::ghost::Ghost;
 use super::index::{Index, KeyHash};
 use super::mover::Mover;
 use super::policy;
@@ -22,7 +23,7 @@ use crate::ram::{Address, Arena, SegmentKind};
 /// Segments that only the mover may open: without them it could not move anything.
 pub(super) const MOVER_RESERVE: u32 = 3;
 /// RAM limit from which the index has 256 shards instead of 64.
-const MANY_SHARDS_LIMIT_BYTES: u64 = 32 << 20;
+const MANY_SHARDS_LIMIT_BYTES: u64 = 16 << 20;
 /// Versions reserved ahead in the dry tier's state.
 const VERSIONS_RESERVED: u64 = 1 << 32;
 /// Smallest RAM limit that leaves room for the open segments.
@@ -68,6 +69,7 @@ pub struct Cache {
     pub(super) heads: Box<[Mutex<Head>]>,
     pub(super) mover: Mutex<Mover>,
     pub(super) fetcher: Fetcher,
+    pub(super) ghost: Ghost,
     /// The limit of `-m`, as `cache_memlimit` may change it.
     pub(super) memory_limit: AtomicUsize,
     next_version: AtomicU64,
@@ -229,6 +231,7 @@ impl Cache {
                 .collect(),
             mover: Mutex::default(),
             fetcher: Fetcher::default(),
+            ghost: Ghost::new(limit as usize, config.hot_size.0 as f64 / limit as f64),
             memory_limit: AtomicUsize::new(limit as usize),
             next_version: AtomicU64::new(first_version),
             reserved_version: AtomicU64::new(0),
@@ -351,9 +354,16 @@ impl Cache {
         policy::admit(words, hot_words as usize)
     }
 
-    /// Hot's part of RAM.
+    /// Hot's present part of RAM.
     pub(super) fn hot_share(&self) -> f64 {
-        self.config.hot_size.0 as f64 / (self.config.memory_limit().0.max(1)) as f64
+        self.ghost.hot_share()
+    }
+
+    /// A key that was not in RAM comes (back).
+    #[inline]
+    pub(super) fn arrives(&self, hash: KeyHash, words: usize) {
+        let share = (words * 8) as f64 / self.memory_limit.load(Relaxed).max(1) as f64;
+        self.ghost.returns(hash, share);
     }
 
     /// Whether items may be dropped for room.

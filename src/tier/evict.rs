@@ -327,6 +327,8 @@ impl Cache {
     }
 
     fn count_evicted(&self, live: &Live<'_>) {
+        let kind = self.arena.segment(live.address.segment).kind();
+        self.ghost.departs(live.hash, kind);
         let engine = &self.metrics.engine;
         engine.evictions.add_shared(1);
         if live.slot.location.tier() == Tier::Hot {

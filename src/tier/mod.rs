@@ -18,6 +18,7 @@ mod evict;
 mod expire;
 mod fetch;
 mod flush;
+mod ghost;
 mod index;
 mod mover;
 mod operate;

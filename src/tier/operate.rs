@@ -256,6 +256,9 @@ impl Cache {
                     if let Some(blocked) = self.kill_below(&mut shard, hash, found.dry) {
                         return Outcome::Blocked(blocked);
                     }
+                    if present.is_none() {
+                        self.arrives(hash, needed);
+                    }
                     facts.version = self.next_version();
                     return match self.install(
                         head,

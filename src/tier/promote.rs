@@ -125,6 +125,7 @@ impl Cache {
         if self.find(&shard, hash, key).ram.is_some() {
             return Ok(Fetched::Up);
         }
+        self.arrives(hash, words);
         // Remembered for the day its segment is reclaimed.
         shard.replace(
             place,
