@@ -7,6 +7,7 @@ use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
 use super::detail::Event;
 use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
 use crate::entry::{Facts, Marks};
+use crate::metrics::Counters;
 use crate::tier::{
     Attempt, Change, Current, Decision, Lookup, NewItem, Outcome, Tier, Value, View,
 };
@@ -112,13 +113,7 @@ impl Executor {
         let counters = &self.local.counters;
         match outcome {
             Outcome::Done { result, .. } => {
-                counters.cmd_touch.bump();
-                if result.is_some() {
-                    &counters.touch_hits
-                } else {
-                    &counters.touch_misses
-                }
-                .bump();
+                count_touch(counters, result.is_some());
                 self.count_get(key, result);
                 None
             }
@@ -188,13 +183,7 @@ impl Executor {
         };
         counters.cmd_meta.bump();
         if retrieve.touch.is_some() {
-            counters.cmd_touch.bump();
-            if result.is_some() {
-                &counters.touch_hits
-            } else {
-                &counters.touch_misses
-            }
-            .bump();
+            count_touch(counters, result.is_some());
         }
         self.count_get(retrieve.key, result);
         if result.is_none() {
@@ -359,13 +348,7 @@ impl Executor {
         let counters = &self.local.counters;
         Self::finish(outcome, |done| {
             let reply = done.map_or(TouchReply::NotFound, |(reply, _)| reply);
-            counters.cmd_touch.bump();
-            if reply == TouchReply::Touched {
-                &counters.touch_hits
-            } else {
-                &counters.touch_misses
-            }
-            .bump();
+            count_touch(counters, reply == TouchReply::Touched);
             encode::touch(out, &touch.form, reply);
         })
     }
@@ -404,6 +387,15 @@ impl Executor {
         Self::finish(outcome, |done| {
             encode::meta_debug(out, inspect.key, done.and_then(|(facts, _)| facts).as_ref());
         })
+    }
+}
+
+fn count_touch(counters: &Counters, found: bool) {
+    counters.cmd_touch.bump();
+    if found {
+        counters.touch_hits.bump();
+    } else {
+        counters.touch_misses.bump();
     }
 }
 
