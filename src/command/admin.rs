@@ -108,37 +108,28 @@ impl Executor {
         }
         let cache = &self.shared.cache;
         let listing = &mut progress.listing;
-        if listing.parts_done == 0 {
+        if !std::mem::replace(&mut listing.begun, true) {
             out.extend_from_slice(b"OK\r\n");
-        }
-        let mut rows = Vec::new();
-        while listing.parts_done < cache.dump_parts() {
-            cache.dump_part(listing.parts_done, &mut rows);
-            listing.parts_done += 1;
-            for row in rows.drain(..) {
-                write_row(out, &row);
-            }
-            if out.len() > OUT_BYTES_SOFT_MAX {
-                return Flow::Flush;
-            }
         }
         for row in listing.rows.take().into_iter().flatten() {
             write_row(out, &row);
         }
-        if out.len() > OUT_BYTES_SOFT_MAX {
-            return Flow::Flush;
-        }
-        match listing
-            .segments
-            .get_or_insert_with(|| cache.dump_segments())
-            .pop()
-        {
-            Some(segment) => Flow::Wait(Wait(For::Segment(segment))),
-            None => {
-                encode::end(out);
-                Flow::Done
+        let mut rows = Vec::new();
+        while listing.parts_done < cache.dump_parts() {
+            if out.len() > OUT_BYTES_SOFT_MAX {
+                return Flow::Flush;
+            }
+            let below = cache.dump_part(listing.parts_done, &mut rows);
+            listing.parts_done += 1;
+            for row in rows.drain(..) {
+                write_row(out, &row);
+            }
+            if !below.is_empty() {
+                return Flow::Wait(Wait(For::Keys(below)));
             }
         }
+        encode::end(out);
+        Flow::Done
     }
 }
 

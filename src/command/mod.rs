@@ -28,7 +28,7 @@ pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
-use crate::tier::{Attempt, Blocked, Cache, DumpRow, Local, Outcome};
+use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, Local, Outcome};
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -68,10 +68,9 @@ pub struct Progress {
 /// How far a listing of all items has come.
 #[derive(Debug, Default)]
 struct Listing {
+    begun: bool,
     parts_done: usize,
-    /// The dry segments to visit, once the parts are done.
-    segments: Option<Vec<u32>>,
-    /// What a visit found.
+    /// What was read of the last part.
     rows: Option<Vec<DumpRow>>,
 }
 
@@ -96,8 +95,8 @@ pub struct Wait(For);
 #[derive(Debug)]
 enum For {
     Tier(Blocked),
-    /// A dry segment's listing.
-    Segment(u32),
+    /// The keys of items that lie in dry alone, for a listing.
+    Keys(Below),
 }
 
 impl From<Blocked> for Wait {
@@ -135,9 +134,9 @@ impl Executor {
                     .wait(&self.local, blocked, &mut progress.attempt)
                     .await
             }
-            For::Segment(segment) => {
+            For::Keys(below) => {
                 let cache = Arc::clone(cache);
-                let rows = tokio::task::spawn_blocking(move || cache.dump_segment(segment)).await;
+                let rows = tokio::task::spawn_blocking(move || cache.dump_below(below)).await;
                 progress.listing.rows = Some(rows.unwrap_or_default());
             }
         }

@@ -257,26 +257,15 @@ impl Dry {
             .collect()
     }
 
-    /// The ids of all segments, the open one included.
-    pub fn all_segments(&self) -> Vec<u32> {
-        self.core
-            .table
-            .all()
-            .iter()
-            .map(|segment| segment.id)
-            .collect()
-    }
-
-    /// Visits the records of a segment with their keys, dead ones included. Of the open segment those that
-    /// have reached the disk: see [`Dry::flush_buffers`]. Blocks on the device.
-    ///
-    /// # Errors
-    /// The device's. A segment that is gone is none: it has no records.
-    pub fn visit(&self, segment: u32, visit: &mut dyn FnMut(&Row, &[u8])) -> Result<(), DryError> {
-        match self.core.table.get(segment) {
-            Some(found) => SealedSegment::new(&self.core, found).for_each(visit),
-            None => Ok(()),
-        }
+    /// The record at a place, whoever's it is, verified; `None` where it is gone or cannot be read.
+    /// `bytes_hint` and `buffer` are as for [`Dry::read`]. Blocks on the device.
+    pub fn record<'b>(
+        &self,
+        place: Place,
+        bytes_hint: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Option<Record<'b>> {
+        self.core.record(place, bytes_hint, buffer)
     }
 
     /// Has [`Dry::set_on_sealed`]'s hook called again for a segment, soon.

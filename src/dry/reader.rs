@@ -64,6 +64,25 @@ impl Core {
         Some(header.facts.version)
     }
 
+    /// The record at a place; see [`super::Dry::record`].
+    pub(super) fn record<'b>(
+        &self,
+        place: Place,
+        hint: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Option<Record<'b>> {
+        let segment = self.live_segment(place)?;
+        let header = self
+            .read_record(&segment, place, hint, ReadMode::Blocking, buffer)
+            .ok()?
+            .ok()?;
+        Some(Record {
+            facts: header.facts,
+            key: &buffer[header.key()],
+            value: &buffer[header.value()],
+        })
+    }
+
     fn live_segment(&self, place: Place) -> Option<std::sync::Arc<Segment>> {
         if place.segment < self.state.flush_segment() || self.tier_state() == TierState::Failed {
             return None;

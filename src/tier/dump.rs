@@ -1,11 +1,8 @@
-//! Listing what the tiers hold, a shard at a time, so that no lock is held for long.
-
-use std::time::{Duration, Instant};
+//! Listing what the tiers hold, a shard at a time: each key once, wherever it moves meanwhile.
 
 use super::cache::Cache;
-use super::index::KeyHash;
-use super::slot::{Location, Tier};
-use crate::entry::{Facts, Marks};
+use super::slot::{Slot, Tier};
+use crate::entry::Facts;
 
 /// One item of a listing.
 #[derive(Debug, Clone)]
@@ -18,78 +15,40 @@ pub struct DumpRow {
     pub tier: Tier,
     /// Bytes that it takes there.
     pub bytes: u64,
-    /// Bytes of its value; 0 where only its record knows them.
+    /// Bytes of its value.
     pub value_bytes: u64,
 }
 
-/// How long a listing waits for the newest records to reach the disk.
-const QUEUE_WAIT: Duration = Duration::from_millis(500);
+/// Items that lie in dry alone: their keys have to be read, see [`Cache::dump_below`].
+#[derive(Debug)]
+pub struct Below(Vec<Slot>);
 
 impl Cache {
-    /// The dry segments that a listing has to visit beside its parts.
-    pub fn dump_segments(&self) -> Vec<u32> {
-        self.dry
-            .as_ref()
-            .map_or_else(Vec::new, |dry| dry.all_segments())
-    }
-
-    /// The items of a dry segment that have no copy in RAM. Blocks on the device.
-    pub fn dump_segment(&self, segment: u32) -> Vec<DumpRow> {
-        let mut rows = Vec::new();
-        let Some(dry) = &self.dry else {
-            return rows;
-        };
-        let deadline = Instant::now() + QUEUE_WAIT;
-        while dry.queue_bytes() > 0 && Instant::now() < deadline {
-            dry.flush_buffers();
-            std::thread::sleep(QUEUE_WAIT / 100);
-        }
-        let visited = dry.visit(segment, &mut |row, key| {
-            let hash = KeyHash(row.hash);
-            let shard = self.index.lock(hash);
-            let location = Location::dry(row.place, row.bytes);
-            let Some((_, slot)) = shard.at_location(hash.tag(), location) else {
-                return;
-            };
-            let listed = self.find(&shard, hash, key).ram.is_some();
-            if !listed && self.is_live_below(slot, self.clock.recent()) {
-                rows.push(DumpRow {
-                    key: key.to_vec(),
-                    facts: Facts {
-                        version: row.version,
-                        exptime: slot.exptime,
-                        last_access: row.last_access,
-                        marks: Marks::from_bits(row.marks),
-                        ..Facts::default()
-                    },
-                    tier: Tier::Dry,
-                    bytes: u64::from(row.bytes),
-                    value_bytes: 0,
-                });
-            }
-        });
-        if let Err(error) = visited {
-            tracing::warn!("cannot list segment {segment}: {error}");
-        }
-        rows
-    }
-
     /// How many parts a listing has.
     pub fn dump_parts(&self) -> usize {
         self.index.shards()
     }
 
-    /// Appends the items of one part.
-    pub fn dump_part(&self, part: usize, rows: &mut Vec<DumpRow>) {
-        let shard = self.index.lock_shard(part);
-        let table = shard.table();
+    /// Appends the items of one part that lie in RAM, and answers the others.
+    pub fn dump_part(&self, part: usize, rows: &mut Vec<DumpRow>) -> Below {
+        let now = self.clock.recent();
+        let mut below = Vec::new();
         let mut key = [0; 255];
-        for slot in (0..table.slots()).filter_map(|place| table.get(place)) {
+        let shard = self.index.lock_shard(part);
+        let mut next = 0;
+        while let Some((place, slot)) = shard.table().next_from(next) {
+            next = place + 1;
             let Some(address) = slot.location.address() else {
+                let in_ram = |other: &Slot| !other.location.is_dry();
+                if self.is_live_below(slot, now)
+                    && shard.table().find_first(slot.tag, in_ram).is_none()
+                {
+                    below.push(slot);
+                }
                 continue;
             };
             let item = self.arena.item(address);
-            if self.is_live(item, slot.exptime, self.clock.recent()) {
+            if self.is_live(item, slot.exptime, now) {
                 rows.push(DumpRow {
                     key: item.copy_key(&mut key).to_vec(),
                     facts: item.facts(slot.exptime),
@@ -99,5 +58,39 @@ impl Cache {
                 });
             }
         }
+        Below(below)
+    }
+
+    /// The items that lie in dry alone. Blocks on the device: a read per item, in the order of
+    /// their places. What was reclaimed since the part was listed is left out.
+    pub fn dump_below(&self, below: Below) -> Vec<DumpRow> {
+        let Some(dry) = &self.dry else {
+            return Vec::new();
+        };
+        let mut slots = below.0;
+        slots.sort_unstable_by_key(|slot| slot.location.place().map(|(place, _)| place));
+        let mut buffer = Vec::new();
+        let row = |slot: Slot| {
+            let (place, bytes) = slot.location.place()?;
+            let record = dry.record(place, bytes as usize, &mut buffer)?;
+            Some(DumpRow {
+                key: record.key.to_vec(),
+                facts: Facts {
+                    exptime: slot.exptime,
+                    ..record.facts
+                },
+                tier: Tier::Dry,
+                bytes: (record.key.len() + record.value.len()) as u64,
+                value_bytes: record.value.len() as u64,
+            })
+        };
+        slots.into_iter().filter_map(row).collect()
+    }
+}
+
+impl Below {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }

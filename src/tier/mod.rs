@@ -32,7 +32,7 @@ mod view;
 
 pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
-pub use dump::DumpRow;
+pub use dump::{Below, DumpRow};
 pub use fetch::{Attempt, Blocked};
 pub use mover::DrainReport;
 
