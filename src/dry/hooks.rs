@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::core::Core;
 use super::error::DryError;
 use super::face::{Reason, Row};
-use super::reader;
 use super::rows;
 use super::segment::Segment;
 use crate::entry::Facts;
@@ -49,7 +48,12 @@ impl Leaving<'_> {
     pub fn record<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<Record<'b>> {
         self.budget
             .set(self.budget.get().checked_sub(u64::from(self.row.bytes))?);
-        reader::whole_record(self.core, self.segment, self.row, buffer)
+        self.core.record_in(
+            self.segment,
+            self.row.place,
+            self.row.bytes as usize,
+            buffer,
+        )
     }
 }
 

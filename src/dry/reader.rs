@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::core::Core;
-use super::face::{Place, Read, ReadMode, Row, TierState};
+use super::face::{Place, Read, ReadMode, TierState};
 use super::hooks::Record;
 use super::record::{self, Header};
 use super::segment::Segment;
@@ -55,13 +55,8 @@ impl Core {
 
     /// The version of the record at a place; see [`super::Dry::record_version`].
     pub(super) fn record_version(&self, place: Place) -> Option<u64> {
-        let segment = self.live_segment(place)?;
         let mut buffer = Vec::new();
-        let header = self
-            .read_record(&segment, place, 0, ReadMode::Blocking, &mut buffer)
-            .ok()?
-            .ok()?;
-        Some(header.facts.version)
+        Some(self.record(place, 0, &mut buffer)?.facts.version)
     }
 
     /// The record at a place; see [`super::Dry::record`].
@@ -71,9 +66,19 @@ impl Core {
         hint: usize,
         buffer: &'b mut Vec<u8>,
     ) -> Option<Record<'b>> {
-        let segment = self.live_segment(place)?;
+        self.record_in(&*self.live_segment(place)?, place, hint, buffer)
+    }
+
+    /// The record at a place of a segment that is at hand, one that is being freed too.
+    pub(super) fn record_in<'b>(
+        &self,
+        segment: &Segment,
+        place: Place,
+        hint: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Option<Record<'b>> {
         let header = self
-            .read_record(&segment, place, hint, ReadMode::Blocking, buffer)
+            .read_record(segment, place, hint, ReadMode::Blocking, buffer)
             .ok()?
             .ok()?;
         Some(Record {
@@ -168,28 +173,4 @@ impl Core {
                 .map_or(Loaded::WouldBlock, Loaded::Bytes)),
         }
     }
-}
-
-/// Reads the whole record of a row.
-pub(super) fn whole_record<'b>(
-    core: &Core,
-    segment: &Segment,
-    row: &Row,
-    buffer: &'b mut Vec<u8>,
-) -> Option<Record<'b>> {
-    let header = core
-        .read_record(
-            segment,
-            row.place,
-            row.bytes as usize,
-            ReadMode::Blocking,
-            buffer,
-        )
-        .ok()?
-        .ok()?;
-    Some(Record {
-        facts: header.facts,
-        key: &buffer[header.key()],
-        value: &buffer[header.value()],
-    })
 }

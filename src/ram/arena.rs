@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use super::item::Item;
 use super::pool::Pool;
 use crate::clock::UnixSeconds;
-use crate::entry::NEVER;
 use crate::memory::{WORD_BYTES, Words};
 
 /// Smallest and largest segment.
@@ -120,8 +119,6 @@ pub struct Segment {
     /// Orders segments by the age of their items, lowest first.
     sequence: AtomicU64,
     opened: AtomicU32,
-    /// The latest exptime of its items, `u32::MAX` once one never expires.
-    exptime_max: AtomicU32,
 }
 
 impl Segment {
@@ -134,7 +131,6 @@ impl Segment {
             used_words: AtomicU32::new(0),
             sequence: AtomicU64::new(0),
             opened: AtomicU32::new(0),
-            exptime_max: AtomicU32::new(0),
         }
     }
 
@@ -185,20 +181,6 @@ impl Segment {
     /// When it was opened.
     pub fn opened(&self) -> UnixSeconds {
         self.opened.load(Ordering::Relaxed)
-    }
-
-    /// Whether all its items have expired at `now`.
-    pub fn all_expired(&self, now: UnixSeconds) -> bool {
-        self.exptime_max.load(Ordering::Relaxed) <= now
-    }
-
-    /// Notes an item's exptime; also when it changes later.
-    #[inline]
-    pub fn note_exptime(&self, exptime: UnixSeconds) {
-        let exptime = if exptime == NEVER { u32::MAX } else { exptime };
-        if self.exptime_max.load(Ordering::Relaxed) < exptime {
-            self.exptime_max.fetch_max(exptime, Ordering::Relaxed);
-        }
     }
 
     /// Whether every item was offered to dry.
@@ -331,7 +313,6 @@ impl Arena {
         segment.span.store(span, Ordering::Relaxed);
         segment.used_words.store(0, Ordering::Relaxed);
         segment.opened.store(now, Ordering::Relaxed);
-        segment.exptime_max.store(0, Ordering::Relaxed);
         segment.sequence.store(
             self.sequence.fetch_add(1, Ordering::Relaxed),
             Ordering::Relaxed,

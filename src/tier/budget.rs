@@ -22,34 +22,18 @@ impl Cache {
     /// Index slots of dry items are the dry index's own account (`--dry-index`), so only the RAM
     /// items' share of the slots counts here.
     pub(super) fn adjust_budget(&self) {
-        let counts = self.index.counts();
-        self.ghost.set_items(counts.hot + counts.cold);
-        let all = counts.hot + counts.cold + counts.dry;
-        let dry_bytes = self.dry_index_bytes_of(counts.dry, all);
+        let usage = self.index.usage();
+        let ram_items = usage.counts.hot + usage.counts.cold;
+        self.ghost.set_items(ram_items);
         // Slots that removals have left unused are given back by and by; until then they must not
         // starve the items that are there.
-        let ram_slots = (counts.hot + counts.cold) as usize;
-        let index_bytes =
-            (self.index.bytes() - dry_bytes).min(INDEX_BYTES_MIN.max(ram_slots * SLOT_BYTES_MAX));
+        let charge_max = INDEX_BYTES_MIN.max(ram_items as usize * SLOT_BYTES_MAX);
+        let index_bytes = (usage.bytes - usage.dry_bytes()).min(charge_max);
         self.arena.set_limit_bytes(
             self.memory_limit
                 .load(Relaxed)
                 .saturating_sub(index_bytes + self.ghost.bytes()),
         );
-    }
-
-    /// Bytes of the index that dry items take.
-    pub(super) fn dry_index_bytes(&self) -> usize {
-        let counts = self.index.counts();
-        self.dry_index_bytes_of(counts.dry, counts.hot + counts.cold + counts.dry)
-    }
-
-    fn dry_index_bytes_of(&self, dry: u64, all: u64) -> usize {
-        if all == 0 {
-            0
-        } else {
-            (self.index.bytes() as u128 * u128::from(dry) / u128::from(all)) as usize
-        }
     }
 
     /// Segments below which the mover works ahead.

@@ -263,7 +263,6 @@ impl Cache {
         };
         let address = self.arena.append(number, words as u32);
         live.item.copy_to(self.arena.words_from(address));
-        self.arena.segment(number).note_exptime(slot.exptime);
         shard.replace(
             place,
             slot,

@@ -188,24 +188,35 @@ impl Index {
         self.shards[number].0.lock()
     }
 
-    /// Slots by tier, over all shards.
-    pub fn counts(&self) -> TierCounts {
-        let mut sum = TierCounts::default();
+    /// What all shards hold and take, in one pass.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
         for shard in &self.shards {
-            let counts = shard.0.lock().counts;
-            sum.hot += counts.hot;
-            sum.cold += counts.cold;
-            sum.dry += counts.dry;
-            sum.clean += counts.clean;
+            let shard = shard.0.lock();
+            usage.counts.hot += shard.counts.hot;
+            usage.counts.cold += shard.counts.cold;
+            usage.counts.dry += shard.counts.dry;
+            usage.counts.clean += shard.counts.clean;
+            usage.bytes += shard.table.bytes();
         }
-        sum
+        usage
     }
+}
 
+/// What an index holds and takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Slots by tier.
+    pub counts: TierCounts,
     /// Bytes of memory that the slots take.
-    pub fn bytes(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.0.lock().table.bytes())
-            .sum()
+    pub bytes: usize,
+}
+
+impl Usage {
+    /// The part of the bytes that dry items take.
+    pub fn dry_bytes(&self) -> usize {
+        let counts = &self.counts;
+        let all = u128::from(counts.hot + counts.cold + counts.dry).max(1);
+        (self.bytes as u128 * u128::from(counts.dry) / all) as usize
     }
 }

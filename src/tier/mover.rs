@@ -202,7 +202,7 @@ impl Cache {
     /// Has dry give up a segment while its slots take more memory than they may.
     fn bound_dry_index(&self) {
         if let Some(dry) = &self.dry
-            && self.dry_index_bytes() as u64 > self.config.dry_index.0
+            && self.index.usage().dry_bytes() as u64 > self.config.dry_index.0
         {
             dry.reclaim_one();
         }
@@ -298,7 +298,7 @@ impl Cache {
 
     /// Items in RAM without a copy in dry.
     fn undried_items(&self) -> u64 {
-        let counts = self.index.counts();
+        let counts = self.index.usage().counts;
         counts.hot + counts.cold - counts.clean
     }
 }

@@ -220,9 +220,6 @@ impl Cache {
                             return Outcome::Blocked(blocked);
                         }
                         item.set_marks(marks);
-                        if let Some(address) = slot.location.address() {
-                            self.arena.segment(address.segment).note_exptime(exptime);
-                        }
                     }
                     if let Some((place, slot)) = shard.at_location(hash.tag(), slot.location) {
                         let changed = Slot { exptime, ..slot };
@@ -320,9 +317,6 @@ impl Cache {
         );
         push_value(&mut writer);
         writer.finish();
-        self.arena
-            .segment(appended.address.segment)
-            .note_exptime(facts.exptime);
         let slot = Slot {
             tag: hash.tag(),
             exptime: facts.exptime,

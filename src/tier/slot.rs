@@ -85,16 +85,6 @@ impl Tag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location(u64);
 
-/// A location taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whereabouts {
-    /// In a RAM segment of this tier.
-    Ram(SegmentKind, Address),
-    /// In a dry segment, with a bound of the record's length in bytes: the power of two that is
-    /// not below it, at most 2 MiB.
-    Dry(Place, u32),
-}
-
 impl Location {
     /// In RAM.
     #[inline]
@@ -139,24 +129,13 @@ impl Location {
         })
     }
 
-    /// The parts.
-    pub fn whereabouts(self) -> Whereabouts {
-        match (self.address(), self.tier()) {
-            (Some(address), Tier::Cold) => Whereabouts::Ram(SegmentKind::Cold, address),
-            (Some(address), _) => Whereabouts::Ram(SegmentKind::Hot, address),
-            (None, _) => {
-                let class = self.0 >> SIZE_CLASS_SHIFT & SIZE_CLASS_MAX;
-                Whereabouts::Dry(Place::from_bits(self.0), SIZE_CLASS_BYTES << class)
-            }
-        }
-    }
-
-    /// The dry place and the bound of the record's length, if it is dry.
+    /// The dry place, if it is dry, with a bound of the record's length in bytes: the power of two
+    /// that is not below it, at most 2 MiB.
     pub fn place(self) -> Option<(Place, u32)> {
-        match self.whereabouts() {
-            Whereabouts::Dry(place, bytes) => Some((place, bytes)),
-            Whereabouts::Ram(..) => None,
-        }
+        self.is_dry().then(|| {
+            let class = self.0 >> SIZE_CLASS_SHIFT & SIZE_CLASS_MAX;
+            (Place::from_bits(self.0), SIZE_CLASS_BYTES << class)
+        })
     }
 }
 
@@ -232,7 +211,10 @@ mod tests {
         ] {
             for kind in [SegmentKind::Hot, SegmentKind::Cold] {
                 let location = Location::ram(kind, address);
-                assert_eq!(location.whereabouts(), Whereabouts::Ram(kind, address));
+                assert_eq!(
+                    (location.tier(), location.address(), location.place()),
+                    (Tier::from(kind), Some(address), None)
+                );
                 for hits in 0..=HITS_MAX {
                     let slot = Slot {
                         tag,
@@ -244,7 +226,10 @@ mod tests {
                 }
             }
             let location = Location::dry(place, 1000);
-            assert_eq!(location.whereabouts(), Whereabouts::Dry(place, 1024));
+            assert_eq!(
+                (location.tier(), location.place()),
+                (Tier::Dry, Some((place, 1024)))
+            );
             assert!(location.is_dry() && location.address().is_none());
             for hits in 0..=1 {
                 let slot = Slot {

@@ -34,14 +34,15 @@ pub struct TierStats {
 impl Cache {
     /// The figures of this moment.
     pub fn stats(&self) -> TierStats {
-        let counts = self.index.counts();
+        let usage = self.index.usage();
+        let counts = usage.counts;
         let mut stats = TierStats {
             hot_items: counts.hot,
             cold_items: counts.cold,
             dry_items: counts.dry,
             clean_items: counts.clean,
-            index_bytes: self.index.bytes() as u64,
-            dry_index_bytes: self.dry_index_bytes() as u64,
+            index_bytes: usage.bytes as u64,
+            dry_index_bytes: usage.dry_bytes() as u64,
             dry: self.dry.as_ref().map(|dry| dry.stats()),
             tier_state: self
                 .dry
@@ -63,10 +64,5 @@ impl Cache {
             }
         }
         stats
-    }
-
-    /// Whether a dry tier is there.
-    pub fn has_dry(&self) -> bool {
-        self.dry.is_some()
     }
 }
