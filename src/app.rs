@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::command::{Control, Detail, Shared, Stop};
 use crate::config::Config;
@@ -28,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::Signals;
 use crate::tier::Cache;
+use crate::watch::{Kinds, Watch};
 use progress::Progress;
 use tracking::Follower;
 
@@ -124,6 +126,9 @@ impl Parts {
     }
 
     fn shared(&self, config: &Config) -> Arc<Shared> {
+        let watch = Arc::new(Watch::new(config.commands.watch_buffer.as_usize()));
+        watch.switch(Kinds::PREFIXES, config.commands.prefix_delimiter.is_some());
+        self.cache.set_watch(Arc::clone(&watch));
         let control = Control::default();
         control.verbosity.store(config.process.verbosity, Relaxed);
         Arc::new(Shared {
@@ -132,10 +137,9 @@ impl Parts {
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
             control,
-            detail: Detail::new(
-                settings::delimiter(config),
-                config.commands.prefix_delimiter.is_some(),
-            ),
+            detail: Detail::new(settings::delimiter(config)),
+            watch,
+            clients: Clients::default(),
         })
     }
 

@@ -222,10 +222,11 @@ pub struct Flags {
     /// Refuse commands that list keys
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
-    /// Refuse the command watch (which is not built yet, so it is always refused)
+    /// Refuse the command watch
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
-    /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS
+    /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS,
+    /// watcher_logbuf_size=KIB
     #[arg(short = 'o', long, value_name = "LIST")]
     pub extended: Vec<String>,
 
@@ -333,6 +334,8 @@ impl Flags {
                 cas: off(self.disable_cas),
                 flush_all: off(self.disable_flush_all),
                 dump: off(self.disable_dumping),
+                watch: off(self.disable_watch),
+                watch_buffer: extended.watch_buffer,
                 shutdown: on(self.enable_shutdown),
                 prefix_delimiter: self.prefix_delimiter,
                 verbosity: Some(u32::from(self.verbose)).filter(|&level| level > 0),

@@ -23,6 +23,7 @@ use crate::dry::DryConfig;
 use crate::server::ServerConfig;
 use crate::tier::TierConfig;
 use crate::tracking::TrackingConfig;
+use crate::units::ByteSize;
 
 pub use crate::command::MEMCACHED_VERSION;
 
@@ -52,6 +53,10 @@ pub struct Commands {
     pub flush_all: bool,
     /// Commands that list keys. Default on.
     pub dump: bool,
+    /// `watch`. Default on.
+    pub watch: bool,
+    /// Bytes of events that wait for one watcher. Default 256 KiB.
+    pub watch_buffer: ByteSize,
     /// `shutdown`. Default off.
     pub shutdown: bool,
     /// Ends a key's prefix in `stats detail`, which is on from the start if this is set.

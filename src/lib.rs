@@ -20,9 +20,13 @@ pub mod dry;
 pub mod ram;
 pub mod tracking;
 
+pub mod clients;
 pub mod clock;
 pub mod entry;
+pub mod escape;
 pub mod memory;
 pub mod metrics;
+pub mod ratelimit;
 pub mod units;
+pub mod watch;
 pub mod words;

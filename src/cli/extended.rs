@@ -1,6 +1,6 @@
 //! memcached's `-o`: a comma separated list of further options.
 
-use crate::units::Span;
+use crate::units::{ByteSize, Span};
 
 /// Options of memcached that tune its slabs, LRU lists, hash table and log buffers. There is
 /// nothing here that they could tune.
@@ -30,7 +30,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "hot_max_factor",
     "warm_max_factor",
     "temporary_ttl",
-    "watcher_logbuf_size",
     "worker_logbuf_size",
     "track_sizes",
     "inline_ascii_resp",
@@ -45,6 +44,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 pub(super) struct Extended {
     pub(super) refuse_beyond_limit: Option<bool>,
     pub(super) idle_timeout: Option<Span>,
+    pub(super) watch_buffer: Option<ByteSize>,
     /// Names of options without effect here.
     pub(super) without_effect: Vec<String>,
 }
@@ -64,7 +64,11 @@ pub(super) fn read(lists: &[String]) -> Result<Extended, String> {
         match name {
             "maxconns_fast" => extended.refuse_beyond_limit = Some(true),
             "no_maxconns_fast" => extended.refuse_beyond_limit = Some(false),
-            "idle_timeout" => extended.idle_timeout = Some(seconds(name, value)?),
+            "idle_timeout" => extended.idle_timeout = Some(Span::seconds(number(name, value)?)),
+            "watcher_logbuf_size" => {
+                let kibibytes: u64 = number(name, value)?;
+                extended.watch_buffer = Some(ByteSize(kibibytes.saturating_mul(1 << 10)));
+            }
             "no_drop_privileges" => {}
             "no_modern" => {
                 extended.refuse_beyond_limit = Some(false);
@@ -77,12 +81,11 @@ pub(super) fn read(lists: &[String]) -> Result<Extended, String> {
     Ok(extended)
 }
 
-fn seconds(name: &str, value: Option<&str>) -> Result<Span, String> {
+fn number(name: &str, value: Option<&str>) -> Result<u64, String> {
     let value = value.ok_or_else(|| format!("-o {name}: missing numeric argument"))?;
-    match value.parse() {
-        Ok(count) => Ok(Span::seconds(count)),
-        Err(_) => Err(format!("-o {name}: {value:?} is no number of seconds")),
-    }
+    value
+        .parse()
+        .map_err(|_| format!("-o {name}: {value:?} is no number"))
 }
 
 /// Why an option is refused.

@@ -8,6 +8,7 @@ use tiercache_protocol::{Reject, encode};
 use super::settings::{MEMCACHED_VERSION, Stop};
 use super::{Executor, Flow, For, OUT_BYTES_SOFT_MAX, Progress, Wait};
 use crate::entry::Marks;
+use crate::escape::percent_encode;
 use crate::tier::DumpRow;
 
 /// Smallest and largest limit that `cache_memlimit` takes, in MiB, as in memcached.
@@ -40,9 +41,7 @@ impl Executor {
                     encode::reject(out, Reject::Unknown);
                 }
             }
-            Admin::Watch(_) => {
-                out.extend_from_slice(b"CLIENT_ERROR watch commands not allowed\r\n")
-            }
+            Admin::Watch(arguments) => return self.watch(arguments, out),
             Admin::RefreshCerts => out.extend_from_slice(b"ERROR\r\n"),
         }
         Flow::Done
@@ -136,7 +135,7 @@ impl Executor {
 /// `key=… exp=… la=… cas=… fetch=yes cls=… size=…\n`
 fn write_row(out: &mut Vec<u8>, row: &DumpRow) {
     out.extend_from_slice(b"key=");
-    uri_encode(out, &row.key);
+    percent_encode(out, &row.key);
     out.extend_from_slice(b" exp=");
     match row.facts.exptime {
         0 => out.extend_from_slice(b"-1"),
@@ -153,20 +152,4 @@ fn write_row(out: &mut Vec<u8>, row: &DumpRow) {
     out.extend_from_slice(b" size=");
     encode::number(out, row.bytes);
     out.push(b'\n');
-}
-
-/// Percent-encodes all but the unreserved characters of RFC 3986.
-fn uri_encode(out: &mut Vec<u8>, key: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in key {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            out.push(*byte);
-        } else {
-            out.extend_from_slice(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
-        }
-    }
 }

@@ -1,6 +1,7 @@
-//! `stats detail`: gets, hits, sets and deletes by key prefix, while it is switched on.
+//! `stats detail`: gets, hits, sets and deletes by key prefix. Whether it is switched on is a switch
+//! of `watch`, so that one look tells whether anybody wants to hear of a key.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 use tiercache_protocol::encode;
@@ -31,34 +32,24 @@ pub(super) enum Event {
 /// The counts by prefix.
 #[derive(Debug)]
 pub struct Detail {
-    enabled: AtomicBool,
     delimiter: u8,
     prefixes: DashMap<Box<[u8]>, Counts>,
 }
 
 impl Detail {
     /// Counts by what stands before `delimiter` in a key (memcached's `-D`).
-    pub fn new(delimiter: u8, enabled: bool) -> Detail {
+    pub fn new(delimiter: u8) -> Detail {
         Detail {
-            enabled: AtomicBool::new(enabled),
             delimiter,
             prefixes: DashMap::with_shard_amount(SHARDS),
         }
     }
 
-    pub(super) fn switch(&self, on: bool) {
-        self.enabled.store(on, Relaxed);
+    pub(super) fn clear(&self) {
+        self.prefixes.clear();
     }
 
-    #[inline]
     pub(super) fn count(&self, key: &[u8], event: Event) {
-        if self.enabled.load(Relaxed) {
-            self.count_prefix(key, event);
-        }
-    }
-
-    #[cold]
-    fn count_prefix(&self, key: &[u8], event: Event) {
         let Some(end) = memchr::memchr(self.delimiter, key) else {
             return;
         };
@@ -108,10 +99,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_are_counted_while_switched_on() {
-        let detail = Detail::new(b':', false);
-        detail.count(b"a:1", Event::Hit);
-        detail.switch(true);
+    fn keys_are_counted_by_prefix() {
+        let detail = Detail::new(b':');
         for event in [
             Event::Hit,
             Event::Miss,

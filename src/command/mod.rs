@@ -17,6 +17,7 @@ mod retrieve;
 mod settings;
 mod stats;
 mod store;
+mod watch;
 
 use std::sync::Arc;
 
@@ -26,9 +27,11 @@ use tiercache_protocol::{Reject, encode};
 pub use detail::Detail;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 
+use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
 use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, Local, Outcome};
+use crate::watch::{Subscription, Watch};
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -47,6 +50,10 @@ pub struct Shared {
     pub control: Control,
     /// Counts by key prefix.
     pub detail: Detail,
+    /// Who watches what happens.
+    pub watch: Arc<Watch>,
+    /// Who is connected.
+    pub clients: Clients,
 }
 
 /// Executes the requests of one worker's connections.
@@ -54,6 +61,8 @@ pub struct Executor {
     shared: Arc<Shared>,
     local: Local,
     now: UnixSeconds,
+    /// Socket of the client whose requests are executed.
+    client: i32,
 }
 
 /// Where a partly done request goes on. One per request, fresh for each.
@@ -62,6 +71,8 @@ pub struct Progress {
     attempt: Attempt,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
+    /// Watchers and the log have heard of it.
+    told: bool,
     listing: Listing,
 }
 
@@ -86,6 +97,8 @@ pub enum Flow {
     Wait(Wait),
     /// Send `out`, then close.
     Close,
+    /// Send `out`, then stream what the subscription yields until the client leaves.
+    Watch(Subscription),
 }
 
 /// Something that a request waits for.
@@ -110,7 +123,12 @@ impl Executor {
     pub fn new(shared: Arc<Shared>, worker: usize) -> Executor {
         let local = shared.cache.local(worker);
         let now = shared.clock.tick();
-        Executor { shared, local, now }
+        Executor {
+            shared,
+            local,
+            now,
+            client: -1,
+        }
     }
 
     /// The worker's counters.
@@ -118,9 +136,10 @@ impl Executor {
         &self.local.counters
     }
 
-    /// Reads the clock, once for all requests of a read batch.
+    /// Reads the clock, once for all requests of a read batch of the client at a socket.
     #[inline]
-    pub fn begin_batch(&mut self) {
+    pub fn begin_batch(&mut self, client: i32) {
+        self.client = client;
         self.now = self.shared.clock.tick();
         self.shared.cache.apply_due_flush();
     }
@@ -150,6 +169,7 @@ impl Executor {
         progress: &mut Progress,
         out: &mut Vec<u8>,
     ) -> Flow {
+        self.tell_request(request, progress);
         match request {
             Request::Get(get) => self.get(get, progress, out),
             Request::Retrieve(retrieve) => self.retrieve(retrieve, progress, out),

@@ -5,10 +5,10 @@ use tiercache_protocol::encode::{self, DeleteReply};
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Delete, Form};
 
-use super::detail::Event;
+use super::watch::Met;
 use super::{Executor, Flow, Progress};
 use crate::entry::Marks;
-use crate::tier::{Attempt, Current, Decision, NewItem, Outcome, Value, View};
+use crate::tier::{Attempt, Current, Decision, NewItem, Outcome, Tier, Value, View};
 
 impl Executor {
     pub(super) fn delete(
@@ -20,6 +20,7 @@ impl Executor {
         let exptime = delete.touch.map(|exptime| exptime.resolve(self.now));
         let plain = !delete.invalidate && !delete.clear;
         let room = (!plain).then_some(0);
+        let mut met = None;
         let cache = &self.shared.cache;
         let outcome = cache.update(
             &mut self.local,
@@ -30,10 +31,15 @@ impl Executor {
                 // Not merely kept: a copy below that could not be fetched must not come back.
                 Current::Absent => Decision::Remove(DeleteReply::NotFound),
                 Current::Below if plain && delete.compare.is_none() => {
+                    met = Some(Met {
+                        tier: Tier::Dry,
+                        bytes: 0,
+                    });
                     Decision::Remove(DeleteReply::Deleted)
                 }
                 Current::Below => Decision::Fetch,
                 Current::Present(view) => {
+                    met = Some(Met::new(&view));
                     if delete
                         .compare
                         .is_some_and(|compare| compare != view.facts().cas())
@@ -47,15 +53,16 @@ impl Executor {
                 }
             },
         );
-        let (counters, detail) = (&self.local.counters, &self.shared.detail);
+        let counters = &self.local.counters;
         Self::finish(outcome, |done| {
-            detail.count(delete.key, Event::Delete);
             if matches!(delete.form, Form::Meta(_)) {
                 counters.cmd_meta.bump();
             }
             let Some((reply, _)) = done else {
                 return encode::reject_as(out, &delete.form, Reject::OutOfMemoryNumber);
             };
+            let deleted = met.filter(|_| reply == DeleteReply::Deleted);
+            self.tell_delete(delete, deleted);
             if reply == DeleteReply::Deleted {
                 &counters.delete_hits
             } else {

@@ -4,7 +4,7 @@ use tiercache_protocol::encode::{self, DebugFacts, ItemFacts, TouchReply};
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
 
-use super::detail::Event;
+use super::watch::Met;
 use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
 use crate::entry::{Facts, Marks};
 use crate::metrics::Counters;
@@ -65,7 +65,7 @@ impl Executor {
             .cache
             .read(&mut self.local, attempt, key, |view| {
                 write_value(out, key, &view, with_cas, cas_enabled);
-                Some(view.tier())
+                Some(Met::new(&view))
             });
         match outcome {
             Outcome::Done { result, .. } => {
@@ -106,7 +106,7 @@ impl Executor {
                             marks: None,
                             access: true,
                         };
-                        Decision::Change(Some(view.tier()), change)
+                        Decision::Change(Some(Met::new(&view)), change)
                     }
                 },
             );
@@ -154,7 +154,7 @@ impl Executor {
                         now,
                         cas_enabled,
                     );
-                    Some(view.tier())
+                    Some(Met::new(&view))
                 },
             );
             match outcome {
@@ -199,7 +199,7 @@ impl Executor {
         retrieve: &Retrieve<'_>,
         progress: &mut Progress,
         out: &mut Vec<u8>,
-    ) -> Outcome<Option<Tier>> {
+    ) -> Outcome<Option<Met>> {
         let start = out.len();
         let (now, cas_enabled) = (self.now, self.shared.settings.cas_enabled);
         let form = &retrieve.form;
@@ -232,7 +232,10 @@ impl Executor {
                             let exptime = touched.unwrap_or(exptime);
                             let own_cas = retrieve.new_cas;
                             Decision::Store(
-                                Some(Tier::Hot),
+                                Some(Met {
+                                    tier: Tier::Hot,
+                                    bytes: 0,
+                                }),
                                 NewItem {
                                     flags: 0,
                                     exptime,
@@ -264,7 +267,7 @@ impl Executor {
                             marks: won.then(|| facts.marks.with(Marks::TOKEN_SENT)),
                             access: !retrieve.no_bump,
                         };
-                        Decision::Change(Some(view.tier()), change)
+                        Decision::Change(Some(Met::new(&view)), change)
                     }
                 }
             },
@@ -297,26 +300,21 @@ impl Executor {
     }
 
     #[inline]
-    fn count_get(&self, key: &[u8], found: Option<Tier>) {
+    fn count_get(&self, key: &[u8], found: Option<Met>) {
         let counters = &self.local.counters;
         counters.cmd_get.bump();
         match found {
             None => counters.get_misses.bump(),
-            Some(tier) => {
+            Some(met) => {
                 counters.get_hits.bump();
-                match tier {
+                match met.tier {
                     Tier::Hot => counters.hot_hits.bump(),
                     Tier::Cold => counters.cold_hits.bump(),
                     Tier::Dry => counters.dry_hits.bump(),
                 }
             }
         }
-        let event = if found.is_some() {
-            Event::Hit
-        } else {
-            Event::Miss
-        };
-        self.shared.detail.count(key, event);
+        self.tell_get(key, found);
     }
 
     pub(super) fn touch(
@@ -468,11 +466,11 @@ fn write_hit(
     }
 }
 
-/// Where a read found its item.
+/// The item that a read found.
 #[inline]
-fn found(lookup: Lookup<Tier>) -> Option<Tier> {
+fn found(lookup: Lookup<Met>) -> Option<Met> {
     match lookup {
-        Lookup::Hit(tier) => Some(tier),
+        Lookup::Hit(met) => Some(met),
         Lookup::Declined | Lookup::Miss => None,
     }
 }

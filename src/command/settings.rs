@@ -20,6 +20,8 @@ pub struct Settings {
     pub flush_enabled: bool,
     /// Whether listings of keys are allowed (not `-X`).
     pub dump_enabled: bool,
+    /// Whether `watch` is allowed (not `-W`).
+    pub watch_enabled: bool,
     /// Whether `shutdown` is allowed (`-A`).
     pub shutdown_enabled: bool,
     /// Whether items have a CAS unique (not `-C`).

@@ -7,6 +7,7 @@ use tiercache_protocol::{Reject, encode};
 use super::Executor;
 use super::settings::MEMCACHED_VERSION;
 use crate::tier::{Tier, TierStats};
+use crate::watch::Kinds;
 
 /// Slab classes that `stats cachedump` knows, as in memcached.
 const SLAB_CLASSES_MAX: u32 = 64;
@@ -30,6 +31,7 @@ impl Executor {
             b"sizes" => encode::stat(out, b"sizes_status", b"disabled"),
             b"reset" => {
                 self.shared.metrics.reset();
+                self.shared.detail.clear();
                 out.extend_from_slice(b"RESET\r\n");
                 return;
             }
@@ -46,8 +48,8 @@ impl Executor {
             .split(|byte| *byte == b' ')
             .filter(|word| !word.is_empty());
         match words.nth(1) {
-            Some(b"on") => self.shared.detail.switch(true),
-            Some(b"off") => self.shared.detail.switch(false),
+            Some(b"on") => self.shared.watch.switch(Kinds::PREFIXES, true),
+            Some(b"off") => self.shared.watch.switch(Kinds::PREFIXES, false),
             Some(b"dump") => return self.shared.detail.dump(out),
             _ => return out.extend_from_slice(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
         }
@@ -105,6 +107,7 @@ impl Executor {
         let engine = shared.metrics.engine_totals();
         let server = &shared.metrics.server;
         let tiers = shared.cache.stats();
+        let watch = shared.watch.stats();
         let usage = cpu_usage();
         encode::stat_number(out, b"pid", u64::from(std::process::id()));
         encode::stat_number(
@@ -157,6 +160,9 @@ impl Executor {
             ("touch_misses", totals.touch_misses),
             ("store_too_large", totals.store_too_large),
             ("store_no_memory", totals.store_no_memory),
+            ("log_watchers", watch.watchers),
+            ("log_watcher_sent", watch.sent),
+            ("log_watcher_skipped", watch.skipped),
             ("auth_cmds", 0),
             ("auth_errors", 0),
             ("idle_kicks", server.idle_kicks.load(Relaxed)),

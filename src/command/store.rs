@@ -3,7 +3,6 @@
 use tiercache_protocol::encode::{self, StoreFacts, StoreReply};
 use tiercache_protocol::request::{Form, Store, StoreMode};
 
-use super::detail::Event;
 use super::retrieve::key_mark;
 use super::{Executor, Flow, Progress};
 use crate::clock::UnixSeconds;
@@ -45,15 +44,14 @@ impl Executor {
         );
         let cas_enabled = self.shared.settings.cas_enabled;
         let mut no_memory = false;
-        let (counters, detail) = (&self.local.counters, &self.shared.detail);
         let flow = Self::finish(outcome, |done| {
             no_memory = done.is_none();
             let ((reply, compared, size), cas) = done.unwrap_or((
                 (StoreReply::OutOfMemory, Compared::None, store.value.len()),
                 0,
             ));
-            count_store(counters, store, reply, compared);
-            detail.count(store.key, Event::Set);
+            count_store(&self.local.counters, store, reply, compared);
+            self.tell_store(store, vivify.unwrap_or(exptime), reply, size);
             let facts = StoreFacts {
                 cas: if cas_enabled { cas } else { 0 },
                 size: size as u32,

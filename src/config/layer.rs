@@ -156,6 +156,10 @@ section! {
         flush_all: bool,
         /// Commands that list keys allowed; `-X` turns them off.
         dump: bool,
+        /// `watch` allowed; `-W` turns it off.
+        watch: bool,
+        /// Bytes of events that wait for one watcher; `-o watcher_logbuf_size`.
+        watch_buffer: ByteSize,
         /// `shutdown` allowed; `-A`.
         shutdown: bool,
         /// Statistics per key prefix, up to this character; `-D`.

@@ -75,6 +75,8 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             cas: Some(commands.cas),
             flush_all: Some(commands.flush_all),
             dump: Some(commands.dump),
+            watch: Some(commands.watch),
+            watch_buffer: Some(commands.watch_buffer),
             shutdown: Some(commands.shutdown),
             prefix_delimiter: commands.prefix_delimiter.map(char::from),
             verbosity: Some(process.verbosity),

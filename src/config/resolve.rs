@@ -7,6 +7,7 @@ use crate::server::config::{Address, BeyondLimit, ServerConfig};
 use crate::tier::config::{Evict, TierConfig};
 use crate::tracking::TrackingConfig;
 use crate::units::ByteSize;
+use crate::watch;
 
 /// Of the memory there is, hot and cold take at most this share unless they are told a size.
 const DEFAULT_MEMORY_PERCENT_MAX: u64 = 60;
@@ -19,6 +20,9 @@ const ITEM_SIZE_MAX: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
 
 /// The write queue of dry takes at most this, and no more than an eighth of the RAM limit.
 const DRY_QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// What may wait for a watcher: at least a few lines, and no more than its events are worth.
+const WATCH_BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=64 << 20;
 
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -296,10 +300,18 @@ fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
         }
         delimiter => delimiter.map(|delimiter| delimiter as u8),
     };
+    let watch_buffer = server
+        .watch_buffer
+        .unwrap_or(ByteSize(watch::BUFFER_BYTES_DEFAULT as u64));
+    if !WATCH_BUFFER.contains(&watch_buffer.0) {
+        return refuse("server.watch_buffer", "must be between 4k and 64m");
+    }
     Ok(Commands {
         cas: server.cas.unwrap_or(true),
         flush_all: server.flush_all.unwrap_or(true),
         dump: server.dump.unwrap_or(true),
+        watch: server.watch.unwrap_or(true),
+        watch_buffer,
         prefix_delimiter,
         shutdown: server.shutdown.unwrap_or(false),
     })

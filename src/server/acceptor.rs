@@ -99,6 +99,7 @@ struct Dealer {
 
 impl Dealer {
     fn tick(&self) {
+        self.site.shared.clients.tick();
         for worker in &self.workers {
             // A worker whose inbox is full has other things to do; the next second comes soon.
             let _ = worker.try_send(Message::Tick);

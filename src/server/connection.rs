@@ -18,11 +18,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::held::Why;
 use super::input::Input;
-use super::worker::{Client, Doing, Place, Worker};
+use super::watching::stream_events;
+use super::worker::{Client, Place, Worker};
+use crate::clients::Doing;
 use crate::command::{Flow, Progress};
+use crate::ratelimit::RateLimit;
+use crate::watch::{Kinds, Subscription};
 
 /// Answers that are not sent yet beyond this keep the connection from decoding further requests.
 const UNSENT_BYTES_SOFT: usize = 64 * 1024;
+
+/// Connections that come and go, in lines of the log a second; beyond it they are counted.
+const LOGGED_PER_SECOND: u32 = 100;
+
+static LOGGED: RateLimit = RateLimit::new(LOGGED_PER_SECOND);
 
 /// Serves a client until it leaves or has to leave.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: Place) {
@@ -32,12 +41,31 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: P
         client: Rc::clone(&place.client),
         answers: Vec::new(),
     };
-    let connection_id = place.client.id;
-    tracing::debug!(connection = connection_id, "opened");
+    let id = place.client.id();
+    log(
+        &place,
+        || tracing::debug!(connection = id, peer = %place.client.peer(), "opened"),
+    );
     match connection.run().await {
-        Ok(()) => tracing::debug!(connection = connection_id, "closed"),
-        // Clients vanish all the time; only somebody who looks for it wants to read of it.
-        Err(error) => tracing::debug!(connection = connection_id, %error, "lost"),
+        Ok(()) => log(&place, || tracing::debug!(connection = id, "closed")),
+        Err(error) => {
+            place.client.fail();
+            // Clients vanish all the time; only somebody who looks for it wants to read of it.
+            log(&place, || tracing::debug!(connection = id, %error, "lost"));
+        }
+    }
+}
+
+/// Logs that a connection came or went.
+fn log(place: &Place, write: impl FnOnce()) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    if let Some(left_out) = LOGGED.pass(place.worker.site.shared.clock.recent()) {
+        if left_out > 0 {
+            tracing::debug!(left_out, "connections that are not logged");
+        }
+        write();
     }
 }
 
@@ -84,11 +112,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.worker
                         .site
                         .held
-                        .hold(self.client.id, bytes, Why::HalfRequest, abort);
+                        .hold(self.client.id(), bytes, Why::HalfRequest, abort);
                     holding = true;
                 }
                 _ if holding => {
-                    self.worker.site.held.release(self.client.id);
+                    self.worker.site.held.release(self.client.id());
                     holding = false;
                 }
                 _ => {}
@@ -98,10 +126,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Waits for bytes and takes what one `recv` gives.
     async fn receive(&mut self, input: &mut Input) -> io::Result<usize> {
-        self.client.doing.set(Doing::Receiving);
+        self.client.set_doing(Doing::Receiving);
         let (stream, buffers) = (&mut self.stream, &self.worker.buffers);
         let received = poll_fn(|cx| input.poll_receive(cx, stream, buffers)).await?;
-        self.client.doing.set(Doing::Working);
+        self.client.set_doing(Doing::Working);
         self.worker.progress(&self.client);
         Ok(received)
     }
@@ -109,8 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn begin(&mut self, received: usize) {
         self.answers = self.worker.buffers.take_answer();
         let mut executor = self.worker.executor.borrow_mut();
-        executor.begin_batch();
+        executor.begin_batch(self.client.fd());
         executor.counters().bytes_read.add(received as u64);
+    }
+
+    /// After others of the worker had their turn.
+    fn begin_again(&self) {
+        let mut executor = self.worker.executor.borrow_mut();
+        executor.begin_batch(self.client.fd());
     }
 
     /// Answers all whole requests of the input. Tells how many bytes the half one behind them has
@@ -135,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     consumed,
                     key_to_delete,
                 } => {
+                    self.tell_reject(input.unconsumed());
                     if let Some(key) = key_to_delete {
                         self.worker.executor.borrow_mut().reject_store(key);
                     }
@@ -146,7 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Decoded::Skip { consumed } => *consumed,
                 Decoded::More { total } => return Ok((After::Goon, *total)),
                 Decoded::Close { reason } => {
-                    tracing::debug!(connection = self.client.id, %reason, "closed without an answer");
+                    self.client.fail();
+                    tracing::debug!(connection = self.client.id(), %reason, "closed without an answer");
                     return Ok((After::End, None));
                 }
             };
@@ -163,6 +199,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok((After::Goon, None))
     }
 
+    /// Tells whoever wants to hear of requests about one that is none.
+    fn tell_reject(&self, bytes: &[u8]) {
+        let watch = &self.worker.site.shared.watch;
+        if watch.wants(Kinds::COMMANDS) {
+            self.worker.executor.borrow().tell_line(bytes);
+        }
+    }
+
     /// Executes one request; most are done at the first try.
     #[inline]
     async fn answer(&mut self, request: &Request<'_>) -> io::Result<After> {
@@ -176,14 +220,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             );
             match flow {
                 Flow::Done => return Ok(After::Goon),
-                Flow::Flush => self.send().await?,
+                Flow::Flush => {
+                    self.send().await?;
+                    self.begin_again();
+                }
                 Flow::Wait(wait) => {
                     self.worker.wait(wait, &mut progress).await;
-                    self.worker.executor.borrow_mut().begin_batch();
+                    self.begin_again();
                 }
                 Flow::Close => return Ok(After::End),
+                Flow::Watch(subscription) => {
+                    self.watch(subscription).await?;
+                    return Ok(After::End);
+                }
             }
         }
+    }
+
+    /// Streams events from here on.
+    async fn watch(&mut self, subscription: Subscription) -> io::Result<()> {
+        self.send().await?;
+        self.client.set_doing(Doing::Watching);
+        stream_events(&mut self.stream, subscription).await
     }
 
     /// Sends what there is and lets the other connections of the worker have their turn.
@@ -191,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.send().await?;
         self.worker.executor.borrow().counters().conn_yields.bump();
         tokio::task::yield_now().await;
-        self.worker.executor.borrow_mut().begin_batch();
+        self.begin_again();
         Ok(())
     }
 
@@ -219,19 +277,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(Ok(()));
             }
             stalled = true;
-            client.doing.set(Doing::Sending);
+            client.set_doing(Doing::Sending);
             if let Some(abort) = client.abort_handle() {
                 worker
                     .site
                     .held
-                    .hold(client.id, answers.capacity(), Why::Unread, abort);
+                    .hold(client.id(), answers.capacity(), Why::Unread, abort);
             }
             Poll::Pending
         })
         .await?;
         if stalled {
-            client.doing.set(Doing::Working);
-            worker.site.held.release(client.id);
+            client.set_doing(Doing::Working);
+            worker.site.held.release(client.id());
         }
         worker
             .executor

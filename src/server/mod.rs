@@ -21,6 +21,7 @@ mod gate;
 mod held;
 mod input;
 mod listener;
+mod watching;
 mod worker;
 
 use std::io;

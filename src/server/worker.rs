@@ -4,7 +4,9 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +23,9 @@ use super::connection;
 use super::gate::{Gate, Ticket};
 use super::held::Held;
 use super::{HANDOVER_QUEUE, STOP_GRACE_SECONDS};
+use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
+use crate::watch::{Event, Kinds};
 
 /// A client that reads nothing of its answers for so long is closed, in seconds.
 const UNREAD_SECONDS_MAX: u32 = 60;
@@ -58,6 +62,22 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// Its number, its client's end and this one.
+    fn ends(&self) -> io::Result<(i32, Peer, Peer)> {
+        Ok(match self {
+            Socket::Tcp(stream) => (
+                stream.as_raw_fd(),
+                Peer::Tcp(stream.peer_addr()?),
+                Peer::Tcp(stream.local_addr()?),
+            ),
+            Socket::Unix(stream) => {
+                let path = stream.local_addr()?.as_pathname().map(Path::to_owned);
+                let ends = Peer::Unix(path.unwrap_or_default());
+                (stream.as_raw_fd(), ends.clone(), ends)
+            }
+        })
+    }
+
     /// Sends a short text and closes. A new socket takes it at once, unless its client is gone.
     pub(super) fn dismiss(self, text: &[u8]) {
         let _ = match self {
@@ -77,24 +97,13 @@ pub(super) enum Message {
     Stop,
 }
 
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
-    /// Nothing until its client sends.
-    Receiving,
-    /// Answering.
-    Working,
-    /// Nothing until its client reads.
-    Sending,
-}
-
 /// What the worker knows about one of its connections.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) id: u64,
-    pub(super) doing: Cell<Doing>,
-    /// The worker's second in which the client last sent or read something.
-    progress_second: Cell<u32>,
+    /// What `stats conns` shows of it.
+    facts: Arc<clients::Client>,
+    /// Why it ends, as watchers are told.
+    ends: Cell<&'static str>,
     /// Set as soon as the task exists, before it runs.
     abort: OnceCell<AbortHandle>,
 }
@@ -173,10 +182,17 @@ impl Worker {
             return;
         }
         let id = self.site.next_connection.fetch_add(1, Relaxed);
+        let Ok((fd, peer, local)) = socket.ends() else {
+            // It is gone already.
+            return;
+        };
+        let Shared { clients, watch, .. } = &*self.site.shared;
+        if watch.wants(Kinds::CONNECTIONS) {
+            watch.tell(&Event::Opened { peer: &peer, fd });
+        }
         let client = Rc::new(Client {
-            id,
-            doing: Cell::new(Doing::Receiving),
-            progress_second: Cell::new(self.second.get()),
+            facts: clients.enter(id, fd, peer, Some(local), Doing::Receiving),
+            ends: Cell::new("normal"),
             abort: OnceCell::new(),
         });
         let place = Place {
@@ -207,15 +223,19 @@ impl Worker {
 
     /// Closes connections that are idle or stalled for too long.
     fn tick(&self) {
-        self.second.set(self.second.get().wrapping_add(1));
+        self.second.set(self.site.shared.clients.second());
         let idle_seconds_max = self.site.config.idle_timeout.0.as_secs();
         let counters = &self.site.shared.metrics.server;
         for client in self.clients.borrow().values() {
-            let seconds = self.second.get().wrapping_sub(client.progress_second.get());
-            let kicks = match client.doing.get() {
+            let seconds = self
+                .second
+                .get()
+                .wrapping_sub(client.facts.progress_second());
+            let kicks = match client.facts.doing() {
                 Doing::Receiving
                     if idle_seconds_max > 0 && u64::from(seconds) > idle_seconds_max =>
                 {
+                    client.ends.set("idle_timeout");
                     &counters.idle_kicks
                 }
                 Doing::Sending if seconds > UNREAD_SECONDS_MAX => &counters.unread_kicks,
@@ -229,7 +249,8 @@ impl Worker {
     fn stop(&self) {
         self.stopping.set(true);
         for client in self.clients.borrow().values() {
-            if client.doing.get() == Doing::Receiving {
+            if matches!(client.facts.doing(), Doing::Receiving | Doing::Watching) {
+                client.ends.set("shutdown");
                 client.close();
             }
         }
@@ -243,11 +264,35 @@ impl Worker {
     /// Notes that a client sent or read something.
     #[inline]
     pub(super) fn progress(&self, client: &Client) {
-        client.progress_second.set(self.second.get());
+        client.facts.progress(self.second.get());
     }
 }
 
 impl Client {
+    pub(super) fn id(&self) -> u64 {
+        self.facts.id
+    }
+
+    /// Number of its socket.
+    pub(super) fn fd(&self) -> i32 {
+        self.facts.fd
+    }
+
+    /// Where it came from.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.facts.peer
+    }
+
+    #[inline]
+    pub(super) fn set_doing(&self, doing: Doing) {
+        self.facts.set_doing(doing);
+    }
+
+    /// Notes that the connection ends because of an error.
+    pub(super) fn fail(&self) {
+        self.ends.set("error");
+    }
+
     pub(super) fn abort_handle(&self) -> Option<&AbortHandle> {
         self.abort.get()
     }
@@ -277,9 +322,18 @@ impl Drop for Place {
                 .panics
                 .fetch_add(1, Relaxed);
         }
-        self.worker.site.held.release(self.client.id);
+        self.worker.site.held.release(self.client.id());
+        let Shared { clients, watch, .. } = &*self.worker.site.shared;
+        clients.leave(&self.client.facts);
+        if watch.wants(Kinds::CONNECTIONS) {
+            watch.tell(&Event::Closed {
+                peer: self.client.peer(),
+                reason: self.client.ends.get(),
+                fd: self.client.fd(),
+            });
+        }
         let mut clients = self.worker.clients.borrow_mut();
-        clients.remove(&self.client.id);
+        clients.remove(&self.client.id());
         if clients.is_empty() {
             self.worker.emptied.notify_one();
         }

@@ -19,6 +19,7 @@ use crate::dry::{Dry, Durability, Place};
 use crate::entry::HashSeed;
 use crate::metrics::{Counters, Metrics};
 use crate::ram::{Address, Arena, SegmentKind};
+use crate::watch::Watch;
 
 /// Segments that only the mover may open: without them it could not move anything.
 pub(super) const MOVER_RESERVE: u32 = 3;
@@ -87,6 +88,7 @@ pub struct Cache {
     /// Told each time segments became free.
     pub(super) room: tokio::sync::Notify,
     pub(super) on_access: OnceLock<OnAccess>,
+    pub(super) watch: OnceLock<Arc<Watch>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -247,6 +249,7 @@ impl Cache {
             wake: Wake::default(),
             room: tokio::sync::Notify::new(),
             on_access: OnceLock::new(),
+            watch: OnceLock::new(),
             threads: Mutex::default(),
             config,
             clock,
@@ -298,6 +301,12 @@ impl Cache {
     pub fn set_on_access(&self, hook: OnAccess) {
         // Only the first one counts: the app sets one.
         let _ = self.on_access.set(hook);
+    }
+
+    /// Sets who is told of items that leave RAM, once.
+    pub fn set_watch(&self, watch: Arc<Watch>) {
+        // Only the first one counts: the app sets one.
+        let _ = self.watch.set(watch);
     }
 
     /// Stops the cache's threads and waits for them. Operations still work, but nothing moves.

@@ -10,9 +10,10 @@ use super::mover::Mover;
 use super::policy::{self, Fate, Pressure};
 use super::slot::{Location, Slot, Tier};
 use crate::dry::{Append, NewRecord};
-use crate::entry::Marks;
+use crate::entry::{Marks, NEVER};
 use crate::metrics::Count;
 use crate::ram::{Address, Item, SegmentKind};
+use crate::watch::{Event, Kinds, Removal};
 
 /// How the eviction of one segment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,6 +321,7 @@ impl Cache {
             self.count_evicted(live);
             if let Some(reason) = lost {
                 reason.add_shared(1);
+                self.tell_left(live, Left::Lost);
             }
         }
         Moved::Done
@@ -356,7 +358,7 @@ impl Cache {
             created: self.arena.segment(live.address.segment).opened(),
         };
         let fill = |bytes: &mut [u8]| live.item.copy_key_value(bytes);
-        dry.append(&record, fill, |place, bytes| {
+        let appended = dry.append(&record, fill, |place, bytes| {
             let mut shard = self.index.lock(live.hash);
             let tag = live.hash.tag();
             let Some((at, slot)) = shard.at_location(tag, live.slot.location) else {
@@ -393,7 +395,32 @@ impl Cache {
                     })
                     .is_ok(),
             }
-        })
+        });
+        if let Append::Done(_) = appended {
+            self.tell_left(live, Left::Dried);
+        }
+        appended
+    }
+
+    /// Tells who watches evictions. The item's segment is claimed, so its bytes are still there.
+    fn tell_left(&self, live: &Live<'_>, left: Left) {
+        let Some(watch) = self
+            .watch
+            .get()
+            .filter(|watch| watch.wants(Kinds::EVICTIONS))
+        else {
+            return;
+        };
+        let (now, exptime) = (self.clock.recent(), live.slot.exptime);
+        watch.tell(&Event::Left(Removal {
+            key: live.key,
+            dried: left == Left::Dried,
+            fetched: live.item.marks().has(Marks::FETCHED),
+            ttl: (exptime != NEVER).then(|| exptime.saturating_sub(now)),
+            idle: now.saturating_sub(live.item.last_access()),
+            class: live.slot.location.tier().class(),
+            bytes: live.item.value_bytes(),
+        }));
     }
 
     /// Copies a claimed segment's items to dry; they stay in RAM as clean. Answers the bytes
@@ -427,6 +454,13 @@ impl Cache {
 enum Copy {
     Move,
     Keep,
+}
+
+/// Where an item went that watchers are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Dried,
+    Lost,
 }
 
 /// A chosen segment.

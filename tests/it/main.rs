@@ -6,3 +6,4 @@ mod connection;
 mod support;
 mod tidy;
 mod tiers;
+mod watch;

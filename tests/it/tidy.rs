@@ -15,10 +15,11 @@ const LAYERS: &[&[&str]] = &[
     &["command"],
     &["tier"],
     &["ram", "dry", "tracking"],
-    &["metrics"],
+    &["metrics", "watch"],
+    &["clients", "ratelimit"],
     &["entry"],
     &["words"],
-    &["clock", "memory", "units"],
+    &["clock", "escape", "memory", "units"],
 ];
 
 /// The habit is 100 to 400 lines; a longer file surely has more than one job. The tests at its end do
