@@ -1,8 +1,7 @@
 //! What is known about an item apart from its key and value; it travels unchanged between tiers.
 
-use siphasher::sip::SipHasher13;
-
 use crate::clock::UnixSeconds;
+use crate::siphash::siphash13;
 
 /// Longest key in bytes.
 pub const KEY_BYTES_MAX: usize = 250;
@@ -104,7 +103,7 @@ pub type HashSeed = [u64; 2];
 /// segments, so it must never change.
 #[inline]
 pub fn hash_key(seed: HashSeed, key: &[u8]) -> u64 {
-    SipHasher13::new_with_keys(seed[0], seed[1]).hash(key)
+    siphash13(seed, key)
 }
 
 #[cfg(test)]

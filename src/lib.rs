@@ -27,6 +27,7 @@ pub mod escape;
 pub mod memory;
 pub mod metrics;
 pub mod ratelimit;
+pub mod siphash;
 pub mod units;
 pub mod watch;
 pub mod words;

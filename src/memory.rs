@@ -23,6 +23,9 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Bytes in a word.
 pub const WORD_BYTES: usize = size_of::<u64>();
 
+/// Bytes that a processor moves between memory and its caches at once.
+pub const CACHE_LINE_BYTES: usize = 64;
+
 /// A mapping seen as atomic words.
 #[derive(Debug)]
 pub struct Words {
@@ -68,6 +71,16 @@ impl Words {
             map,
             backed_by_file: true,
         })
+    }
+
+    /// Asks for large pages under these words: an access then rarely has to walk the page tables,
+    /// which under virtualisation costs more than the access itself. Best effort; memory becomes
+    /// resident in steps of a large page where the kernel agrees.
+    pub fn prefer_large_pages(&self, words: Range<usize>) {
+        let bytes = words.start * WORD_BYTES..words.end.min(self.len()) * WORD_BYTES;
+        let _ = self
+            .map
+            .advise_range(memmap2::Advice::HugePage, bytes.start, bytes.len());
     }
 
     /// Gives the pages that lie wholly inside these words back to the kernel; they read as zero
@@ -120,6 +133,71 @@ impl Deref for Words {
             )
         }
     }
+}
+
+/// Shortest range that [`append_bytes`] takes.
+pub const APPEND_BYTES_MIN: usize = 16;
+
+/// Appends the `len` bytes from byte `offset` of `words` on to `out`. Other threads may store to
+/// the words meanwhile: the result is then some mix of old and new bytes, as from relaxed loads of
+/// single bytes. A `memcpy` would be a data race, and loads of whole words that are shifted into
+/// place take several times the instructions.
+///
+/// # Panics
+/// When the words end before, or `len` is below [`APPEND_BYTES_MIN`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub fn append_bytes(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u8>) {
+    use std::arch::asm;
+    /// From here on the processor's own string copy is as fast.
+    const STRING_COPY_BYTES_MIN: usize = 512;
+
+    let end = offset.checked_add(len);
+    assert!(len >= APPEND_BYTES_MIN && end.is_some_and(|end| end <= size_of_val(words)));
+    out.reserve(len);
+    // SAFETY: what is read lies inside `words`. `reserve` made room behind the vector's length, which covers
+    // the bytes only once they are written. The last piece of the loop overlaps the one before it
+    // instead of going past either end.
+    unsafe {
+        let from = words.as_ptr().cast::<u8>().add(offset);
+        let to = out.as_mut_ptr().add(out.len());
+        if len >= STRING_COPY_BYTES_MIN {
+            asm!(
+                "rep movsb",
+                inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags),
+            );
+        } else {
+            asm!(
+                "2:",
+                "movdqu {piece}, [{from} + {at}]",
+                "movdqu [{to} + {at}], {piece}",
+                "add {at}, 16",
+                "cmp {at}, {last}",
+                "jb 2b",
+                "movdqu {piece}, [{from} + {last}]",
+                "movdqu [{to} + {last}], {piece}",
+                from = in(reg) from, to = in(reg) to, last = in(reg) len - 16,
+                at = inout(reg) 0usize => _, piece = out(xmm_reg) _,
+                options(nostack),
+            );
+        }
+        out.set_len(out.len() + len);
+    }
+}
+
+/// Asks the processor to have the cache line at an address in its cache soon. A hint: any address
+/// will do, nothing is read and nothing faults.
+#[inline]
+pub fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults and has no effect that a program could see.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 #[cfg(test)]

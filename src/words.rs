@@ -191,6 +191,10 @@ fn push_shifted<const SHIFT: u32>(
 /// Appends `len` bytes from byte `offset` on to `out`.
 #[inline]
 pub fn append_to(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u8>) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if len >= crate::memory::APPEND_BYTES_MIN {
+        return crate::memory::append_bytes(words, offset, len, out);
+    }
     let start = out.len();
     out.resize(start + len, 0);
     copy_out(words, offset, &mut out[start..]);
@@ -199,15 +203,32 @@ pub fn append_to(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u
 /// Whether the bytes from byte `offset` on begin with `expected`.
 #[inline]
 pub fn equal(words: &[AtomicU64], offset: usize, expected: &[u8]) -> bool {
+    let Some(words) = words.get(offset / WORD_BYTES..) else {
+        return expected.is_empty();
+    };
+    let shift = 8 * (offset % WORD_BYTES) as u32;
+    let mut words = words.iter().map(|word| word.load(Relaxed));
     let (chunks, rest) = expected.as_chunks::<WORD_BYTES>();
-    let mut at = offset;
+    if shift == 0 {
+        let same = |chunk: &[u8; WORD_BYTES]| words.next() == Some(u64::from_le_bytes(*chunk));
+        return chunks.iter().all(same) && same_low(words.next().unwrap_or(0), rest);
+    }
+    // What of the last word loaded is not compared yet.
+    let mut left = words.next().unwrap_or(0) >> shift;
     for chunk in chunks {
-        if load_u64(words, at) != u64::from_le_bytes(*chunk) {
+        let word = words.next().unwrap_or(0);
+        if left | (word << (64 - shift)) != u64::from_le_bytes(*chunk) {
             return false;
         }
-        at += WORD_BYTES;
+        left = word >> shift;
     }
-    rest.is_empty() || load_u64(words, at) & ((1 << (8 * rest.len())) - 1) == low_bytes(rest)
+    rest.is_empty() || same_low(left | (words.next().unwrap_or(0) << (64 - shift)), rest)
+}
+
+/// Whether the low bytes of a word are those of `expected`, at most 7.
+#[inline]
+fn same_low(word: u64, expected: &[u8]) -> bool {
+    word & ((1 << (8 * expected.len())) - 1) == low_bytes(expected)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! get gets gat gats mg me touch: reading items.
 
+use std::iter;
+
 use tiercache_protocol::encode::{self, DebugFacts, ItemFacts, TouchReply};
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
@@ -9,7 +11,7 @@ use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
 use crate::entry::{Facts, Marks};
 use crate::metrics::Counters;
 use crate::tier::{
-    Attempt, Change, Current, Decision, Lookup, NewItem, Outcome, Tier, Value, View,
+    Ahead, Attempt, Change, Current, Decision, KeyHash, Lookup, NewItem, Outcome, Tier, Value, View,
 };
 
 /// Keys of a multi-get whose fetches are under way at once.
@@ -26,23 +28,17 @@ impl Executor {
         if progress.keys_done > 0 {
             keys.nth(progress.keys_done - 1);
         }
-        while let Some(key) = keys.next() {
-            let outcome = match get.touch {
-                None => self.get_one(key, get.with_cas, &mut progress.attempt, out),
-                Some(exptime) => {
-                    self.get_and_touch(key, get.with_cas, exptime, &mut progress.attempt, out)
+        if let Some(first) = keys.next() {
+            if keys.is_empty() {
+                let hash = self.shared.cache.hash(first);
+                if let Some(wait) = self.get_key(get, first, hash, &mut progress.attempt, out) {
+                    return Flow::Wait(wait);
                 }
-            };
-            if let Some(wait) = outcome {
-                for later in keys.take(PREFETCH_KEYS_MAX) {
-                    self.shared.cache.prefetch(&mut self.local, later);
+            } else {
+                let flow = self.get_keys(get, iter::once(first).chain(keys), progress, out);
+                if !matches!(flow, Flow::Done) {
+                    return flow;
                 }
-                return Flow::Wait(wait);
-            }
-            progress.attempt = Attempt::default();
-            progress.keys_done += 1;
-            if out.len() > OUT_BYTES_SOFT_MAX && !keys.is_empty() {
-                return Flow::Flush;
             }
         }
         if get.last {
@@ -51,10 +47,50 @@ impl Executor {
         Flow::Done
     }
 
+    fn get_keys<'k>(
+        &mut self,
+        get: &Get<'_>,
+        keys: impl Iterator<Item = &'k [u8]>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut ahead = Ahead::new(keys);
+        while let Some((key, hash)) = ahead.next(&self.shared.cache) {
+            if out.len() > OUT_BYTES_SOFT_MAX {
+                return Flow::Flush;
+            }
+            if let Some(wait) = self.get_key(get, key, hash, &mut progress.attempt, out) {
+                for later in ahead.rest().take(PREFETCH_KEYS_MAX) {
+                    self.shared.cache.prefetch(&mut self.local, later);
+                }
+                return Flow::Wait(wait);
+            }
+            progress.attempt = Attempt::default();
+            progress.keys_done += 1;
+        }
+        Flow::Done
+    }
+
+    #[inline]
+    fn get_key(
+        &mut self,
+        get: &Get<'_>,
+        key: &[u8],
+        hash: KeyHash,
+        attempt: &mut Attempt,
+        out: &mut Vec<u8>,
+    ) -> Option<Wait> {
+        match get.touch {
+            None => self.get_one(key, hash, get.with_cas, attempt, out),
+            Some(exptime) => self.get_and_touch(key, get.with_cas, exptime, attempt, out),
+        }
+    }
+
     #[inline]
     fn get_one(
         &mut self,
         key: &[u8],
+        hash: KeyHash,
         with_cas: bool,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
@@ -63,7 +99,7 @@ impl Executor {
         let outcome = self
             .shared
             .cache
-            .read(&mut self.local, attempt, key, |view| {
+            .read_hashed(&mut self.local, attempt, key, hash, |view| {
                 write_value(out, key, &view, with_cas, cas_enabled);
                 Some(Met::new(&view))
             });
@@ -134,7 +170,8 @@ impl Executor {
         let start = out.len();
         let (now, cas_enabled) = (self.now, self.shared.settings.cas_enabled);
         let outcome = if is_plain(retrieve) {
-            let outcome = self.shared.cache.read(
+            let cache = &self.shared.cache;
+            let outcome = cache.read(
                 &mut self.local,
                 &mut progress.attempt,
                 retrieve.key,
@@ -422,16 +459,9 @@ fn created_mark(form: &MetaForm<'_>) -> Marks {
 fn write_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, with_cas: bool, cas_enabled: bool) {
     let cas = with_cas.then(|| if cas_enabled { view.facts().cas() } else { 0 });
     let value_len = view.value_bytes();
-    let start = out.len();
-    out.resize(
-        start + encode::value_line_len_max(key.len()) + value_len + 2,
-        0,
-    );
-    let answer = &mut out[start..];
-    let head = encode::put_value_line(answer, key, view.flags(), value_len, cas);
-    view.copy_value(&mut answer[head..head + value_len]);
-    answer[head + value_len..head + value_len + 2].copy_from_slice(b"\r\n");
-    out.truncate(start + head + value_len + 2);
+    encode::value_line(out, key, view.flags(), value_len, cas);
+    view.append_value(out);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::item::Item;
 use super::pool::Pool;
 use crate::clock::UnixSeconds;
-use crate::memory::{WORD_BYTES, Words};
+use crate::memory::{self, WORD_BYTES, Words};
 
 /// Smallest and largest segment.
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
@@ -218,8 +218,10 @@ impl Arena {
         let plain = (limit_bytes / segment_bytes).max(1);
         let count = (plain * (1 + RUN_SPACE_FACTOR)).min(1 << Address::SEGMENT_BITS);
         let pool = Pool::new(plain, count, plain);
+        let words = Words::reserve(count * segment_bytes)?;
+        words.prefer_large_pages(0..plain * segment_bytes / WORD_BYTES);
         let arena = Arena {
-            words: Words::reserve(count * segment_bytes)?,
+            words,
             segment_words: segment_bytes / WORD_BYTES,
             segments: (0..count).map(|_| Segment::new()).collect(),
             available: AtomicU32::new(pool.available()),
@@ -260,6 +262,15 @@ impl Arena {
     #[inline]
     pub fn words_from(&self, address: Address) -> &[AtomicU64] {
         &self.words[address.segment as usize * self.segment_words + address.word as usize..]
+    }
+
+    /// Has the beginning of an item brought to the processor's cache: header, key, and what of the
+    /// value fits two cache lines.
+    #[inline]
+    pub fn prefetch(&self, address: Address) {
+        let first = self.words_from(address).as_ptr().addr();
+        memory::prefetch(first);
+        memory::prefetch(first + memory::CACHE_LINE_BYTES);
     }
 
     /// Segments that could be opened now.

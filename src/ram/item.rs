@@ -66,17 +66,32 @@ pub fn write_item<'a>(
     writer
 }
 
-/// An item that lies in RAM.
+/// An item that lies in RAM. What never changes of its header is read once.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
     words: &'a [AtomicU64],
+    key_bytes: u8,
+    /// The optional fields that it has; its marks are in the words.
+    has: u8,
+    key_offset: u8,
+    value_bytes: u32,
 }
 
 impl<'a> Item<'a> {
     /// The item that begins at the first of `words`.
     #[inline]
     pub fn at(words: &'a [AtomicU64]) -> Item<'a> {
-        Item { words }
+        let lengths = words[2].load(Relaxed);
+        let has = (lengths >> 8) as u8;
+        Item {
+            words,
+            key_bytes: lengths as u8,
+            has,
+            key_offset: HEADER_BYTES as u8
+                + if has & HAS_FLAGS != 0 { 4 } else { 0 }
+                + if has & HAS_CAS != 0 { 8 } else { 0 },
+            value_bytes: (words[1].load(Relaxed) >> 32) as u32,
+        }
     }
 
     #[inline]
@@ -87,32 +102,29 @@ impl<'a> Item<'a> {
     /// Key length in bytes.
     #[inline]
     pub fn key_bytes(&self) -> usize {
-        (self.lengths_word() & 0xff) as usize
+        usize::from(self.key_bytes)
     }
 
     /// Value length in bytes.
     #[inline]
     pub fn value_bytes(&self) -> usize {
-        (self.words[1].load(Relaxed) >> 32) as usize
+        self.value_bytes as usize
     }
 
     /// Words that the item takes.
     #[inline]
     pub fn words(&self) -> usize {
-        (self.key_offset() + self.key_bytes() + self.value_bytes()).div_ceil(WORD_BYTES)
-    }
-
-    #[inline]
-    fn bits(&self) -> u8 {
-        (self.lengths_word() >> 8) as u8
+        (self.value_offset() + self.value_bytes()).div_ceil(WORD_BYTES)
     }
 
     #[inline]
     fn key_offset(&self) -> usize {
-        let bits = self.bits();
-        HEADER_BYTES
-            + if bits & HAS_FLAGS != 0 { 4 } else { 0 }
-            + if bits & HAS_CAS != 0 { 8 } else { 0 }
+        usize::from(self.key_offset)
+    }
+
+    #[inline]
+    fn value_offset(&self) -> usize {
+        self.key_offset() + self.key_bytes()
     }
 
     /// Whether this is the item of `key`.
@@ -131,18 +143,7 @@ impl<'a> Item<'a> {
     /// Appends the value to `out`.
     #[inline]
     pub fn append_value(&self, out: &mut Vec<u8>) {
-        words::append_to(
-            self.words,
-            self.key_offset() + self.key_bytes(),
-            self.value_bytes(),
-            out,
-        );
-    }
-
-    /// Fills `out`, as long as the value, with it.
-    #[inline]
-    pub fn copy_value(&self, out: &mut [u8]) {
-        words::copy_out(self.words, self.key_offset() + self.key_bytes(), out);
+        words::append_to(self.words, self.value_offset(), self.value_bytes(), out);
     }
 
     /// Fills `out`, as long as key and value together, with both.
@@ -152,11 +153,7 @@ impl<'a> Item<'a> {
 
     /// Streams the value into another item.
     pub fn push_value(&self, writer: &mut Writer<'_>) {
-        writer.push_words(
-            self.words,
-            self.key_offset() + self.key_bytes(),
-            self.value_bytes(),
-        );
+        writer.push_words(self.words, self.value_offset(), self.value_bytes());
     }
 
     /// The value's version.
@@ -180,13 +177,13 @@ impl<'a> Item<'a> {
     /// The marks.
     #[inline]
     pub fn marks(&self) -> Marks {
-        Marks::from_bits(self.bits())
+        Marks::from_bits((self.lengths_word() >> 8) as u8)
     }
 
     /// The client's flags.
     #[inline]
     pub fn flags(&self) -> u32 {
-        if self.bits() & HAS_FLAGS == 0 {
+        if self.has & HAS_FLAGS == 0 {
             0
         } else {
             (self.lengths_word() >> 32) as u32
@@ -196,11 +193,10 @@ impl<'a> Item<'a> {
     /// All facts, with the exptime that the index keeps.
     #[inline]
     pub fn facts(&self, exptime: UnixSeconds) -> Facts {
-        let bits = self.bits();
-        let own_cas = (bits & HAS_CAS != 0).then(|| {
+        let own_cas = (self.has & HAS_CAS != 0).then(|| {
             words::load_u64(
                 self.words,
-                HEADER_BYTES + if bits & HAS_FLAGS != 0 { 4 } else { 0 },
+                HEADER_BYTES + if self.has & HAS_FLAGS != 0 { 4 } else { 0 },
             )
         });
         Facts {

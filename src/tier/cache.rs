@@ -353,7 +353,7 @@ impl Cache {
 
     /// The hash of a key.
     #[inline]
-    pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
         self.index.hash(key)
     }
 

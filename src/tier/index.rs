@@ -7,17 +7,30 @@
 //! 2^47 pairs of keys shares a copy's fate, which is a miss, never a wrong value.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::slot::{Slot, Tag, Tier};
-use super::table::Table;
+use super::table::{SLOT_BYTES, Table, home};
 use crate::entry::{HashSeed, hash_key};
+use crate::memory;
+use crate::ram::Address;
 
 /// A shard: its slots and how many of them each tier has.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Aligned(Mutex<Shard>);
+struct Aligned {
+    shard: Mutex<Shard>,
+    hint: Hint,
+}
+
+/// Where a shard's slots lay when somebody who held its lock last noted it.
+#[derive(Debug, Default)]
+struct Hint {
+    address: AtomicUsize,
+    homes: AtomicUsize,
+}
 
 /// The slots of one shard and their counts.
 #[derive(Debug)]
@@ -117,6 +130,13 @@ impl Shard {
         self.table.find_first(tag, |slot| slot.location == location)
     }
 
+    /// Where an item of a tag lies in RAM; most tags have one item.
+    #[inline]
+    pub fn address_of(&self, tag: Tag) -> Option<Address> {
+        let (_, slot) = self.table.find_first(tag, |slot| !slot.location.is_dry())?;
+        slot.location.address()
+    }
+
     /// The dry slot of a tag.
     #[inline]
     pub fn dry(&self, tag: Tag) -> Option<(usize, Slot)> {
@@ -156,7 +176,10 @@ impl Index {
                     table: Table::new()?,
                     counts: TierCounts::default(),
                 };
-                Ok(Aligned(Mutex::new(shard)))
+                Ok(Aligned {
+                    shard: Mutex::new(shard),
+                    hint: Hint::default(),
+                })
             })
             .collect::<io::Result<_>>()?;
         Ok(Index {
@@ -175,7 +198,34 @@ impl Index {
     /// Locks the shard of a hash.
     #[inline]
     pub fn lock(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
-        self.shards[(hash.0 >> self.shift) as usize].0.lock()
+        self.aligned(hash).shard.lock()
+    }
+
+    #[inline]
+    fn aligned(&self, hash: KeyHash) -> &Aligned {
+        &self.shards[(hash.0 >> self.shift) as usize]
+    }
+
+    /// Has the slots that a hash is looked up in brought to the processor's cache, without the
+    /// lock: where they were when [`lock_and_hint`](Self::lock_and_hint) looked last.
+    #[inline]
+    pub fn prefetch_slot(&self, hash: KeyHash) {
+        let hint = &self.aligned(hash).hint;
+        let home = home(hash.tag().high(), hint.homes.load(Relaxed));
+        memory::prefetch(hint.address.load(Relaxed) + home * SLOT_BYTES);
+    }
+
+    /// Locks the shard of a hash and notes where its slots are.
+    #[inline]
+    pub fn lock_and_hint(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
+        let aligned = self.aligned(hash);
+        let shard = aligned.shard.lock();
+        let (address, homes) = shard.table.position();
+        if aligned.hint.address.load(Relaxed) != address {
+            aligned.hint.address.store(address, Relaxed);
+            aligned.hint.homes.store(homes, Relaxed);
+        }
+        shard
     }
 
     /// How many shards there are.
@@ -185,14 +235,14 @@ impl Index {
 
     /// Locks a shard by number.
     pub fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {
-        self.shards[number].0.lock()
+        self.shards[number].shard.lock()
     }
 
     /// What all shards hold and take, in one pass.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for shard in &self.shards {
-            let shard = shard.0.lock();
+            let shard = shard.shard.lock();
             usage.counts.hot += shard.counts.hot;
             usage.counts.cold += shard.counts.cold;
             usage.counts.dry += shard.counts.dry;

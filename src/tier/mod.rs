@@ -10,6 +10,7 @@
 //! Lock order: worker head → mover → dry's writer → shard. Kills are stored under the shard lock
 //! and take no further lock.
 
+mod ahead;
 mod budget;
 mod cache;
 pub mod config;
@@ -30,10 +31,12 @@ mod stats;
 mod table;
 mod view;
 
+pub use ahead::Ahead;
 pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
 pub use dump::{Below, DumpRow};
 pub use fetch::{Attempt, Blocked};
+pub use index::KeyHash;
 pub use mover::DrainReport;
 
 pub use recover::RecoverReport;

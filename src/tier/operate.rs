@@ -72,9 +72,21 @@ impl Cache {
         local: &mut Local,
         attempt: &mut Attempt,
         key: &[u8],
+        serve: impl FnMut(View<'_>) -> Option<R>,
+    ) -> Outcome<Lookup<R>> {
+        self.read_hashed(local, attempt, key, self.hash(key), serve)
+    }
+
+    /// [`read`](Self::read) for a key whose [`hash`](Self::hash) is known.
+    #[inline]
+    pub fn read_hashed<R>(
+        &self,
+        local: &mut Local,
+        attempt: &mut Attempt,
+        key: &[u8],
+        hash: KeyHash,
         mut serve: impl FnMut(View<'_>) -> Option<R>,
     ) -> Outcome<Lookup<R>> {
-        let hash = self.hash(key);
         let now = self.clock.recent();
         loop {
             let mut shard = self.index.lock(hash);

@@ -15,15 +15,23 @@ use crate::memory::{WORD_BYTES, Words};
 
 /// Words in a slot.
 const SLOT_WORDS: usize = 2;
+/// Bytes in a slot.
+pub const SLOT_BYTES: usize = SLOT_WORDS * WORD_BYTES;
 /// Slots past the last home, for the last homes' overflow: this part of all, so that growing makes
 /// room however the tags crowd…
 const OVERFLOW_PART: usize = 32;
 /// …and at least this many (a quarter of the smallest table).
 const OVERFLOW_SLOTS_MIN: usize = SLOTS_MIN / 4;
 /// Slots in the smallest table: one page.
-const SLOTS_MIN: usize = 4096 / (SLOT_WORDS * WORD_BYTES);
+const SLOTS_MIN: usize = 4096 / SLOT_BYTES;
 /// Growth begins above this load, in tenths.
 const LOAD_TENTHS_MAX: usize = 9;
+
+/// The place where the search for a tag begins, in a table with this many homes.
+#[inline]
+pub fn home(tag: u32, homes: usize) -> usize {
+    ((u64::from(tag) * homes as u64) >> 32) as usize
+}
 
 /// The slots of one shard.
 #[derive(Debug)]
@@ -46,7 +54,7 @@ impl Table {
     fn with_slots(slots: usize) -> io::Result<Table> {
         let slots = slots.next_multiple_of(SLOTS_MIN);
         Ok(Table {
-            words: Words::reserve(slots * SLOT_WORDS * WORD_BYTES)?,
+            words: Words::reserve(slots * SLOT_BYTES)?,
             homes: slots - (slots / OVERFLOW_PART).max(OVERFLOW_SLOTS_MIN),
             len: 0,
         })
@@ -70,7 +78,13 @@ impl Table {
 
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        ((u64::from(tag) * self.homes as u64) >> 32) as usize
+        home(tag, self.homes)
+    }
+
+    /// The address of the first slot, and the number of homes.
+    #[inline]
+    pub fn position(&self) -> (usize, usize) {
+        (self.words.as_ptr().addr(), self.homes)
     }
 
     #[inline]

@@ -50,12 +50,6 @@ impl View<'_> {
         self.item.append_value(out);
     }
 
-    /// Fills `out`, as long as the value, with it.
-    #[inline]
-    pub fn copy_value(&self, out: &mut [u8]) {
-        self.item.copy_value(out);
-    }
-
     /// Bytes that the item takes in RAM.
     pub fn memory_bytes(&self) -> usize {
         self.item.words() * 8

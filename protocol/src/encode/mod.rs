@@ -87,43 +87,18 @@ pub enum TouchReply {
 /// `VALUE key flags bytes[ cas]\r\n`; the value and its `\r\n` follow from the caller.
 #[inline]
 pub fn value_line(out: &mut Vec<u8>, key: &[u8], flags: u32, value_len: usize, cas: Option<u64>) {
+    // What follows the key is laid out beside the answer and copied at once: three spaces, numbers
+    // of at most 10, 20 and 20 digits, the line end.
+    let mut facts = [b' '; 3 + 10 + 20 + 20 + 2];
+    let mut at = 1 + put_u64(&mut facts[1..], u64::from(flags));
+    at += 1 + put_u64(&mut facts[at + 1..], value_len as u64);
+    if let Some(cas) = cas {
+        at += 1 + put_u64(&mut facts[at + 1..], cas);
+    }
+    facts[at..at + 2].copy_from_slice(b"\r\n");
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
-    out.push(b' ');
-    push_u64(out, u64::from(flags));
-    out.push(b' ');
-    push_u64(out, value_len as u64);
-    if let Some(cas) = cas {
-        out.push(b' ');
-        push_u64(out, cas);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// [`value_line`] written to the front of `out`, which has room for [`value_line_len_max`] bytes. Tells
-/// how many it took: for callers that lay a whole answer out at once.
-#[inline]
-pub fn put_value_line(
-    out: &mut [u8],
-    key: &[u8],
-    flags: u32,
-    value_len: usize,
-    cas: Option<u64>,
-) -> usize {
-    const WORD: &[u8; 6] = b"VALUE ";
-    out[..WORD.len()].copy_from_slice(WORD);
-    let mut at = WORD.len() + key.len();
-    out[WORD.len()..at].copy_from_slice(key);
-    out[at] = b' ';
-    at += 1 + put_u64(&mut out[at + 1..], u64::from(flags));
-    out[at] = b' ';
-    at += 1 + put_u64(&mut out[at + 1..], value_len as u64);
-    if let Some(cas) = cas {
-        out[at] = b' ';
-        at += 1 + put_u64(&mut out[at + 1..], cas);
-    }
-    out[at..at + 2].copy_from_slice(b"\r\n");
-    at + 2
+    out.extend_from_slice(&facts[..at + 2]);
 }
 
 /// `END\r\n`.
@@ -251,12 +226,6 @@ pub fn touch(out: &mut Vec<u8>, form: &Form<'_>, reply: TouchReply) {
         Form::Classic { noreply } => line(out, *noreply, classic),
         Form::Meta(form) => meta_status(out, form, status),
     }
-}
-
-/// The most bytes that [`value_line`] appends for a key of this length.
-pub const fn value_line_len_max(key_len: usize) -> usize {
-    // "VALUE ", three spaces, "\r\n"; flags of 10 digits, length and CAS of 20.
-    6 + 3 + 2 + 10 + 20 + 20 + key_len
 }
 
 /// How many bytes [`number`] appends.
