@@ -230,6 +230,20 @@ pub struct Flags {
     #[arg(short = 'o', long, value_name = "LIST")]
     pub extended: Vec<String>,
 
+    /// Stricter limits than memcached's: the next three flags with 10s, on and 1000, idle connections closed after
+    /// 300s, no listing of keys, no watch. Each limit can be set apart
+    #[arg(long, help_heading = "Limits")]
+    pub hardened: bool,
+    /// Time that a half received request has to be completed, and a second more per MiB; 0s for no limit
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    pub request_timeout: Option<Span>,
+    /// Whether keys with control bytes are refused: on or off [default: off]
+    #[arg(long, value_name = "ON|OFF", help_heading = "Limits", value_parser = parse_switch)]
+    pub strict_keys: Option<bool>,
+    /// Most keys of one get, 0 for no limit [default: 0]
+    #[arg(long, value_name = "NUM", help_heading = "Limits")]
+    pub keys_per_get_max: Option<usize>,
+
     /// Flags that are known and refused.
     #[command(flatten)]
     pub unbuilt: UnbuiltFlags,
@@ -330,6 +344,10 @@ impl Flags {
                 max_connections: self.conn_limit,
                 refuse_beyond_limit: extended.refuse_beyond_limit,
                 idle_timeout: extended.idle_timeout,
+                request_timeout: self.request_timeout,
+                hardened: on(self.hardened),
+                strict_keys: self.strict_keys,
+                keys_per_get_max: self.keys_per_get_max,
                 requests_per_turn: self.max_reqs_per_event,
                 cas: off(self.disable_cas),
                 flush_all: off(self.disable_flush_all),

@@ -26,6 +26,7 @@ use crate::tracking::TrackingConfig;
 use crate::units::ByteSize;
 
 pub use crate::command::MEMCACHED_VERSION;
+use crate::command::Strict;
 
 /// Everything the parts are told at start.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,8 @@ pub struct Commands {
     pub watch_buffer: ByteSize,
     /// `shutdown`. Default off.
     pub shutdown: bool,
+    /// Requests that are refused although memcached takes them. Default none.
+    pub strict: Strict,
     /// Ends a key's prefix in `stats detail`, which is on from the start if this is set.
     pub prefix_delimiter: Option<u8>,
 }

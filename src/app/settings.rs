@@ -15,6 +15,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         watch_enabled: config.commands.watch,
         shutdown_enabled: config.commands.shutdown,
         cas_enabled: config.commands.cas,
+        strict: config.commands.strict.any(),
         rows: rows(config),
     }
 }
@@ -113,6 +114,15 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         row("lru_maintainer_thread", word(false)),
         row("lru_segmented", word(false)),
         row("idle_timeout", server.idle_timeout.0.as_secs().to_string()),
+        row(
+            "request_timeout",
+            server.request_timeout.0.as_secs().to_string(),
+        ),
+        row("strict_keys", word(commands.strict.keys)),
+        row(
+            "keys_per_get_max",
+            commands.strict.keys_per_get_max.to_string(),
+        ),
         row("ssl_enabled", word(false)),
         row("memory_file", "(null)".to_owned()),
         row("client_flags_size", size_of::<u32>().to_string()),

@@ -35,8 +35,6 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true)]
     state: Option<String>,
     #[arg(long, hide = true)]
-    hardened: bool,
-    #[arg(long, hide = true)]
     admin: Option<String>,
 }
 
@@ -83,7 +81,6 @@ impl UnbuiltFlags {
             (self.s3_region.is_some(), "--s3-region", later),
             (self.s3_path_style, "--s3-path-style", later),
             (self.state.is_some(), "--state", later),
-            (self.hardened, "--hardened", later),
             (self.admin.is_some(), "--admin", later),
         ];
         match flags.into_iter().find(|(given, ..)| *given) {

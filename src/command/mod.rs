@@ -17,6 +17,7 @@ mod retrieve;
 mod settings;
 mod stats;
 mod store;
+mod strict;
 mod watch;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tiercache_protocol::{Reject, encode};
 
 pub use detail::Detail;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
+pub use strict::Strict;
 
 use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
@@ -169,6 +171,11 @@ impl Executor {
         progress: &mut Progress,
         out: &mut Vec<u8>,
     ) -> Flow {
+        if let Some(strict) = self.shared.settings.strict
+            && let Some(refused) = strict.refuse(request, out)
+        {
+            return refused;
+        }
         self.tell_request(request, progress);
         match request {
             Request::Get(get) => self.get(get, progress, out),

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Strict;
+
 /// The version that clients are told: the memcached whose behaviour is matched.
 pub const MEMCACHED_VERSION: &str = "1.6.45";
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub shutdown_enabled: bool,
     /// Whether items have a CAS unique (not `-C`).
     pub cas_enabled: bool,
+    /// Requests that are refused although memcached takes them.
+    pub strict: Option<Strict>,
     /// The rows of `stats settings`, in order.
     pub rows: Vec<(String, String)>,
 }

@@ -148,6 +148,14 @@ section! {
         refuse_beyond_limit: bool,
         /// Zero for never; `-o idle_timeout`.
         idle_timeout: Span,
+        /// Time that a begun request has, and a second more per MiB; zero for no limit.
+        request_timeout: Span,
+        /// Stricter defaults than memcached's.
+        hardened: bool,
+        /// Whether keys with control bytes are refused.
+        strict_keys: bool,
+        /// Keys of one `get`, 0 for no limit.
+        keys_per_get_max: usize,
         /// Fairness between connections; `-R`.
         requests_per_turn: usize,
         /// Whether items have a CAS unique; `-C` turns it off.

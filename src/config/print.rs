@@ -71,6 +71,11 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             max_connections: Some(server.max_connections),
             refuse_beyond_limit: Some(server.beyond_limit == BeyondLimit::Refuse),
             idle_timeout: Some(server.idle_timeout),
+            request_timeout: Some(server.request_timeout),
+            // Its limits stand here one by one.
+            hardened: Some(false),
+            strict_keys: Some(commands.strict.keys),
+            keys_per_get_max: Some(commands.strict.keys_per_get_max),
             requests_per_turn: Some(server.turn_requests_max),
             cas: Some(commands.cas),
             flush_all: Some(commands.flush_all),

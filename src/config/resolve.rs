@@ -1,12 +1,13 @@
 //! From written options to a configuration: defaults, sizes that depend on each other, checks.
 
+use crate::command::Strict;
 use crate::config::layer::{self, Layer, Octal};
 use crate::config::{Commands, Config, Machine, Process};
 use crate::dry::DryConfig;
 use crate::server::config::{Address, BeyondLimit, ServerConfig};
 use crate::tier::config::{Evict, TierConfig};
 use crate::tracking::TrackingConfig;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Span};
 use crate::watch;
 
 /// Of the memory there is, hot and cold take at most this share unless they are told a size.
@@ -23,6 +24,11 @@ const DRY_QUEUE_BYTES_MAX: u64 = 64 << 20;
 
 /// What may wait for a watcher: at least a few lines, and no more than its events are worth.
 const WATCH_BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=64 << 20;
+
+/// What `--hardened` sets.
+const HARDENED_IDLE_TIMEOUT: Span = Span::seconds(300);
+const HARDENED_REQUEST_TIMEOUT: Span = Span::seconds(10);
+const HARDENED_KEYS_PER_GET_MAX: usize = 1000;
 
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +58,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         ..
     } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, machine)?;
+    let server = harden(server);
     let commands = commands(&server)?;
     let process = process(&server)?;
     Ok(Config {
@@ -210,6 +217,22 @@ fn tracking_config(tracking: layer::Tracking) -> TrackingConfig {
     }
 }
 
+/// `hardened` changes defaults alone: what is written out stays as it is written.
+fn harden(server: layer::Server) -> layer::Server {
+    if server.hardened != Some(true) {
+        return server;
+    }
+    server.over(layer::Server {
+        idle_timeout: Some(HARDENED_IDLE_TIMEOUT),
+        request_timeout: Some(HARDENED_REQUEST_TIMEOUT),
+        strict_keys: Some(true),
+        keys_per_get_max: Some(HARDENED_KEYS_PER_GET_MAX),
+        dump: Some(false),
+        watch: Some(false),
+        ..layer::Server::default()
+    })
+}
+
 fn server_config(
     server: layer::Server,
     machine: Machine,
@@ -265,6 +288,7 @@ fn server_config(
             _ => BeyondLimit::Refuse,
         },
         idle_timeout: server.idle_timeout.unwrap_or(defaults.idle_timeout),
+        request_timeout: server.request_timeout.unwrap_or(defaults.request_timeout),
         turn_requests_max: positive(
             "server.requests_per_turn",
             server.requests_per_turn,
@@ -314,6 +338,10 @@ fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
         watch_buffer,
         prefix_delimiter,
         shutdown: server.shutdown.unwrap_or(false),
+        strict: Strict {
+            keys: server.strict_keys.unwrap_or(false),
+            keys_per_get_max: server.keys_per_get_max.unwrap_or(0),
+        },
     })
 }
 

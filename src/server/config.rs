@@ -23,6 +23,9 @@ pub struct ServerConfig {
     pub beyond_limit: BeyondLimit,
     /// A connection without a request for so long is closed; zero for never, the default.
     pub idle_timeout: Span,
+    /// A request that is half received has so long to be completed, and a second more per MiB; zero
+    /// for no limit, the default.
+    pub request_timeout: Span,
     /// Requests that one connection may have answered before the others have their turn, `-R`.
     pub turn_requests_max: usize,
     /// Largest item in bytes, `-I`, known here because it bounds what half a request may hold.
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
             max_connections: 1024,
             beyond_limit: BeyondLimit::Refuse,
             idle_timeout: Span::seconds(0),
+            request_timeout: Span::seconds(0),
             turn_requests_max: ServerConfig::TURN_REQUESTS_MAX,
             item_size_max: 1 << 20,
         }

@@ -107,6 +107,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
             input.settle(&self.worker.buffers, total);
+            match decoder.pending() {
+                Some(_) => {
+                    let item_size_max = self.worker.site.config.item_size_max;
+                    let bytes = total.unwrap_or(0).min(item_size_max);
+                    self.worker.half_received(&self.client, bytes);
+                }
+                None => self.client.whole_request(),
+            }
             match (input.held_bytes(), self.client.abort_handle()) {
                 (Some(bytes), Some(abort)) => {
                     self.worker
@@ -159,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let decoded = decoder.decode(input.unconsumed());
             let consumed = match &decoded {
                 Decoded::Request { request, consumed } => {
+                    self.client.whole_request();
                     if self.answer(request).await? == After::End {
                         return Ok((After::End, None));
                     }
@@ -169,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     consumed,
                     key_to_delete,
                 } => {
+                    self.client.whole_request();
                     self.tell_reject(input.unconsumed());
                     if let Some(key) = key_to_delete {
                         self.worker.executor.borrow_mut().reject_store(key);

@@ -59,6 +59,8 @@ impl Site {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(test)]
+    Test(tests::Poison),
 }
 
 impl Socket {
@@ -75,6 +77,12 @@ impl Socket {
                 let ends = Peer::Unix(path.unwrap_or_default());
                 (stream.as_raw_fd(), ends.clone(), ends)
             }
+            #[cfg(test)]
+            Socket::Test(tests::Poison(stream)) => (
+                stream.as_raw_fd(),
+                Peer::Unix("".into()),
+                Peer::Unix("".into()),
+            ),
         })
     }
 
@@ -83,6 +91,8 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(mut stream) => stream.write(text),
             Socket::Unix(mut stream) => stream.write(text),
+            #[cfg(test)]
+            Socket::Test(_) => Ok(0),
         };
     }
 }
@@ -104,8 +114,19 @@ pub(super) struct Client {
     facts: Arc<clients::Client>,
     /// Why it ends, as watchers are told.
     ends: Cell<&'static str>,
+    /// The half received request, if there is one.
+    half: Cell<Option<Half>>,
     /// Set as soon as the task exists, before it runs.
     abort: OnceCell<AbortHandle>,
+}
+
+/// A request whose end has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Half {
+    /// The worker's second in which it began.
+    begun: u32,
+    /// Its bytes, as far as they are known.
+    bytes: usize,
 }
 
 /// The state that the connections of one worker share. Never borrowed across an await.
@@ -193,6 +214,7 @@ impl Worker {
         let client = Rc::new(Client {
             facts: clients.enter(id, fd, peer, Some(local), Doing::Receiving),
             ends: Cell::new("normal"),
+            half: Cell::new(None),
             abort: OnceCell::new(),
         });
         let place = Place {
@@ -209,6 +231,8 @@ impl Worker {
                 Ok(stream) => spawn_local(connection::serve(stream, place)),
                 Err(error) => return tracing::warn!(%error, "watch a connection"),
             },
+            #[cfg(test)]
+            Socket::Test(stream) => spawn_local(connection::serve(stream, place)),
         };
         // The task's end is known by its place being dropped; its handle is only for closing it.
         let _ = client.abort.set(task.abort_handle());
@@ -225,6 +249,7 @@ impl Worker {
     fn tick(&self) {
         self.second.set(self.site.shared.clients.second());
         let idle_seconds_max = self.site.config.idle_timeout.0.as_secs();
+        let request_seconds_max = self.site.config.request_timeout.0.as_secs();
         let counters = &self.site.shared.metrics.server;
         for client in self.clients.borrow().values() {
             let seconds = self
@@ -237,6 +262,16 @@ impl Worker {
                 {
                     client.ends.set("idle_timeout");
                     &counters.idle_kicks
+                }
+                Doing::Receiving
+                    if request_seconds_max > 0
+                        && client.half.get().is_some_and(|half| {
+                            half.seconds(self.second.get())
+                                > request_seconds_max + half.bytes.div_ceil(1 << 20) as u64
+                        }) =>
+                {
+                    client.ends.set("request_timeout");
+                    &counters.stalled_kicks
                 }
                 Doing::Sending if seconds > UNREAD_SECONDS_MAX => &counters.unread_kicks,
                 _ => continue,
@@ -261,10 +296,25 @@ impl Worker {
         self.stopping.get()
     }
 
+    /// Notes that a request of a client is half received, and how many bytes it has.
+    pub(super) fn half_received(&self, client: &Client, bytes: usize) {
+        let begun = client
+            .half
+            .get()
+            .map_or(self.second.get(), |half| half.begun);
+        client.half.set(Some(Half { begun, bytes }));
+    }
+
     /// Notes that a client sent or read something.
     #[inline]
     pub(super) fn progress(&self, client: &Client) {
         client.facts.progress(self.second.get());
+    }
+}
+
+impl Half {
+    fn seconds(self, now: u32) -> u64 {
+        u64::from(now.wrapping_sub(self.begun))
     }
 }
 
@@ -291,6 +341,12 @@ impl Client {
     /// Notes that the connection ends because of an error.
     pub(super) fn fail(&self) {
         self.ends.set("error");
+    }
+
+    /// Notes that a request came to its end.
+    #[inline]
+    pub(super) fn whole_request(&self) {
+        self.half.set(None);
     }
 
     pub(super) fn abort_handle(&self) -> Option<&AbortHandle> {
@@ -339,3 +395,6 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,6 @@ fn nothing_is_ignored_in_silence() {
         (&["--cold", "memcached://h:1"], "--cold: only ram"),
         (&["--tracking", "redis://h"], "redis is not built yet"),
         (&["--admin", "127.0.0.1:1"], "--admin: not built yet"),
-        (&["--hardened"], "--hardened"),
         (&["--dry-size", "1g"], "without a dry tier"),
         (&["--nonsense"], "unexpected argument"),
     ] {

@@ -78,7 +78,7 @@ fn the_example_has_every_option() {
 fn the_printed_configuration_reads_back() {
     let full = "[memory]\nlimit = \"64m\"\nevict = false\n[dry]\npath = \"d\"\nsegment_size = \"2m\"\n\
                 ahead = \"off\"\ndurability = \"power\"\n[server]\nlisten = [\"127.0.0.1\", \"[::1]:5\"]\n\
-                idle_timeout = \"90s\"\nprefix_delimiter = \"/\"\n[tracking]\nrows = false\n";
+                idle_timeout = \"90s\"\nhardened = true\nkeys_per_get_max = 7\nprefix_delimiter = \"/\"\n[tracking]\nrows = false\n";
     for text in ["", full, "[server]\nunix_socket = \"s\"\n"] {
         let config = resolve(text);
         assert_eq!(resolve(&config.to_toml()), config, "{}", config.to_toml());

@@ -1,5 +1,6 @@
 //! Tests without outside services.
 
+mod attack;
 mod command_line;
 mod config;
 mod connection;
