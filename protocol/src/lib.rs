@@ -46,6 +46,7 @@ mod lexer;
 mod meta;
 mod number;
 mod parsed;
+mod peek;
 mod store_header;
 
 pub use decoder::{CloseReason, Decoded, Decoder};
@@ -53,5 +54,6 @@ pub use encode::encode_request;
 pub use error::Reject;
 pub use exptime::Exptime;
 pub use key::Keys;
+pub use peek::peek_reads;
 pub use reply::{DecodedReply, Reply, ReplyDecoder};
 pub use request::{Form, MetaForm, Request};

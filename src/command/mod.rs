@@ -23,7 +23,7 @@ mod watch;
 use std::sync::Arc;
 
 use tiercache_protocol::request::{Request, Retrieve};
-use tiercache_protocol::{Reject, encode};
+use tiercache_protocol::{Reject, encode, peek_reads};
 
 pub use detail::Detail;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
@@ -32,7 +32,7 @@ pub use strict::Strict;
 use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
-use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, Local, Outcome};
+use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, KeyHash, Local, Outcome, WINDOW_KEYS};
 use crate::watch::{Subscription, Watch};
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
@@ -144,6 +144,24 @@ impl Executor {
         self.client = client;
         self.now = self.shared.clock.tick();
         self.shared.cache.apply_due_flush();
+    }
+
+    /// Looks at the reads that `input` begins with, so that what they need is near when they are
+    /// executed. Tells how many bytes of input they are.
+    #[inline]
+    pub fn look_ahead(&self, input: &[u8]) -> usize {
+        let mut hashes = [KeyHash(0); WINDOW_KEYS];
+        let (mut count, mut covered) = (0, 0);
+        for (place, (key, line_bytes)) in hashes.iter_mut().zip(peek_reads(input)) {
+            *place = self.shared.cache.hash(key);
+            count += 1;
+            covered += line_bytes;
+        }
+        if count > 1 {
+            let hashes = hashes[..count].iter().copied();
+            self.shared.cache.bring_near(hashes);
+        }
+        covered
     }
 
     /// Waits for what blocked a request.

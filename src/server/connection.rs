@@ -163,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         input: &mut Input,
     ) -> io::Result<(After, Option<usize>)> {
         let mut requests_left = self.worker.site.config.turn_requests_max;
+        let mut looked_at = input.unconsumed().len().min(1);
         while !input.unconsumed().is_empty() {
             let decoded = decoder.decode(input.unconsumed());
             let consumed = match &decoded {
@@ -197,6 +198,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             };
             input.consume(consumed);
+            looked_at = looked_at.saturating_sub(consumed);
+            if looked_at == 0 && !input.unconsumed().is_empty() {
+                looked_at = self.worker.executor.borrow().look_ahead(input.unconsumed());
+            }
             if self.answers.len() >= UNSENT_BYTES_SOFT {
                 self.send().await?;
             }

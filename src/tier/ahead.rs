@@ -1,5 +1,5 @@
-//! Looking ahead in a multi-get: slots and items of the next keys are on their way into the
-//! processor's caches while the keys before them are answered.
+//! Looking ahead: slots and items of the next keys are on their way into the processor's caches
+//! while the keys before them are answered.
 //!
 //! An item that is not in those caches costs a lookup two waits, for its slot and for its bytes. Of
 //! a window of keys all slots are asked for first, then all items, so the waits overlap.
@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::index::KeyHash;
 
 /// Keys looked at together.
-const WINDOW_KEYS: usize = 16;
+pub const WINDOW_KEYS: usize = 16;
 
 /// Keys with their hashes, from any number of keys.
 pub struct Ahead<'a, I> {
@@ -49,14 +49,24 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
     fn fill(&mut self, cache: &Cache) {
         (self.next, self.end) = (0, 0);
         for (place, key) in self.window.iter_mut().zip(&mut self.keys) {
-            let hash = cache.hash(key);
-            cache.index.prefetch_slot(hash);
-            *place = (key, hash);
+            *place = (key, cache.hash(key));
             self.end += 1;
         }
-        for (_, hash) in &self.window[..self.end] {
-            if let Some(address) = cache.index.lock_and_hint(*hash).address_of(hash.tag()) {
-                cache.arena.prefetch(address);
+        cache.bring_near(self.window[..self.end].iter().map(|(_, hash)| *hash));
+    }
+}
+
+impl Cache {
+    /// Has what these hashes are about to be looked up for brought to the processor's caches; at
+    /// most [`WINDOW_KEYS`] of them are worth it.
+    #[inline]
+    pub fn bring_near(&self, hashes: impl Iterator<Item = KeyHash> + Clone) {
+        for hash in hashes.clone() {
+            self.index.prefetch_slot(hash);
+        }
+        for hash in hashes {
+            if let Some(address) = self.index.lock_and_hint(hash).address_of(hash.tag()) {
+                self.arena.prefetch(address);
             }
         }
     }

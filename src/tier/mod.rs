@@ -31,7 +31,7 @@ mod stats;
 mod table;
 mod view;
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, WINDOW_KEYS};
 pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
 pub use dump::{Below, DumpRow};
