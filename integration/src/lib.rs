@@ -3,6 +3,7 @@
 //! Nothing here links tiercache: the tests see it as its users do, through a socket and a process id.
 //! A test that needs a server that is not there fails and says how to get it; none is skipped silently.
 
+pub mod binary;
 pub mod checker;
 pub mod client;
 pub mod history;

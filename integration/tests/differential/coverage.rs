@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::endpoint::{Answer, End};
 use super::script::Request;
+use super::syntax::Syntax;
 
 #[derive(Default)]
 pub struct Coverage {
@@ -20,8 +21,8 @@ impl Coverage {
     }
 
     /// Counts the answer to one request under each of its flags.
-    pub fn answer(&mut self, request: &Request, answer: &Answer) {
-        let kind = kind(answer);
+    pub fn answer<S: Syntax>(&mut self, request: &Request, answer: &Answer<S::Reply>) {
+        let kind = kind::<S>(answer);
         let plain = [String::from("-")];
         let flags = if request.flags.is_empty() {
             &plain[..]
@@ -67,39 +68,13 @@ impl Coverage {
     }
 }
 
-/// The answer in one or two words; error lines as they are.
-pub fn kind(answer: &Answer) -> String {
-    let mut kind = match &answer.replies[..] {
-        [] => String::from("(none)"),
-        [reply] => kind_of_line(&reply.line),
-        [first, .., last] if first.line.starts_with(b"VALUE") => {
-            format!("hit..{}", kind_of_line(&last.line))
-        }
-        [first, .., last] => format!(
-            "{}..{}",
-            kind_of_line(&first.line),
-            kind_of_line(&last.line)
-        ),
-    };
+/// The answer in a few words.
+pub fn kind<S: Syntax>(answer: &Answer<S::Reply>) -> String {
+    let mut kind = S::kind(&answer.replies);
     match answer.end {
         End::Open => {}
         End::Closed => kind.push_str(" (closed)"),
         End::Silent => kind.push_str(" (silent)"),
     }
     kind
-}
-
-fn kind_of_line(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    if text.starts_with("CLIENT_ERROR") || text.starts_with("SERVER_ERROR") {
-        return text.into_owned();
-    }
-    if text
-        .bytes()
-        .next()
-        .is_some_and(|byte| byte.is_ascii_digit())
-    {
-        return String::from("number");
-    }
-    text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -1,24 +1,22 @@
 //! One server under comparison: a connection that is opened again when the server closed it.
 
 use std::io;
+use std::marker::PhantomData;
+use std::net::Shutdown;
 use std::time::Duration;
 
 use tiercache_integration::client::Client;
 use tiercache_integration::server::Server;
 
-use super::reply::{Reply, data_length};
-
-/// Answer that nothing else produces: it marks the end of the replies to what was sent before it.
-const MARK_REQUEST: &[u8] = b"mn\r\n";
-const MARK_REPLY: &[u8] = b"MN";
+use super::syntax::Syntax;
 
 /// Time without an answer after which a request counts as unanswered.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// What came back up to one mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub replies: Vec<Reply>,
+pub struct Answer<R> {
+    pub replies: Vec<R>,
     pub end: End,
 }
 
@@ -33,17 +31,21 @@ pub enum End {
     Silent,
 }
 
-pub struct Endpoint<'a> {
+pub struct Endpoint<'a, S> {
     server: &'a Server,
     client: Client,
+    syntax: PhantomData<S>,
 }
 
-impl<'a> Endpoint<'a> {
+impl<'a, S: Syntax> Endpoint<'a, S> {
     pub fn new(server: &'a Server) -> Self {
-        Self {
+        let mut endpoint = Self {
             server,
-            client: connect(server),
-        }
+            client: server.connect(),
+            syntax: PhantomData,
+        };
+        endpoint.open();
+        endpoint
     }
 
     /// Writes `bytes` in the pieces that `cuts` make of it. An error means that the server closed early, which the
@@ -59,12 +61,18 @@ impl<'a> Endpoint<'a> {
         }
     }
 
+    /// Tells the server that nothing more comes, as a client does that ends in the middle of a request.
+    pub fn finish(&mut self) {
+        // An error means that the server closed first.
+        let _ = self.client.stream().shutdown(Shutdown::Write);
+    }
+
     /// Reads up to the next mark.
-    pub fn answer(&mut self) -> Answer {
+    pub fn answer(&mut self) -> Answer<S::Reply> {
         let mut replies = Vec::new();
         let end = loop {
-            match self.reply() {
-                Ok(reply) if reply.line == MARK_REPLY => break End::Open,
+            match S::read(&mut self.client) {
+                Ok(reply) if S::is_mark(&reply) => break End::Open,
                 Ok(reply) => replies.push(reply),
                 Err(error) if is_timeout(&error) => break End::Silent,
                 Err(_) => break End::Closed,
@@ -78,34 +86,20 @@ impl<'a> Endpoint<'a> {
 
     /// Goes on with a new connection.
     pub fn reset(&mut self) {
-        self.client = connect(self.server);
+        self.client = self.server.connect();
+        self.open();
     }
 
-    fn reply(&mut self) -> io::Result<Reply> {
-        let line = self.client.line()?;
-        let data = match data_length(&line) {
-            Some(length) => Some(self.client.exact(length + 2)?),
-            None => None,
-        };
-        Ok(Reply { line, data })
+    /// Makes the first bytes of the connection those of the protocol: they decide which one it speaks.
+    fn open(&mut self) {
+        self.client
+            .stream()
+            .set_read_timeout(Some(SILENCE_MAX))
+            .expect("a socket takes a timeout");
+        self.client.send(S::MARK).expect("a new connection reads");
+        let reply = S::read(&mut self.client).expect("a new connection answers");
+        assert!(S::is_mark(&reply), "{reply:?}");
     }
-}
-
-/// A new connection, already known as a text connection: its first byte decides that.
-fn connect(server: &Server) -> Client {
-    let mut client = server.connect();
-    client
-        .stream()
-        .set_read_timeout(Some(SILENCE_MAX))
-        .expect("a socket takes a timeout");
-    let reply = client.ask(MARK_REQUEST).expect("a new connection answers");
-    assert_eq!(reply, MARK_REPLY);
-    client
-}
-
-/// What [`Endpoint::answer`] waits for.
-pub fn mark() -> &'static [u8] {
-    MARK_REQUEST
 }
 
 fn is_timeout(error: &io::Error) -> bool {

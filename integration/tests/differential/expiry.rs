@@ -8,9 +8,12 @@ use std::time::Duration;
 use tiercache_integration::server::Server;
 use tiercache_integration::{client::Client, eventually};
 
-use super::endpoint::{self, Answer, Endpoint};
+use super::endpoint::{Answer, Endpoint};
+use super::reply::Reply;
 use super::script::show;
-use super::{MEMCACHED_ARGUMENTS, MODERN, show_answer};
+use super::syntax::Syntax;
+use super::text::Text;
+use super::{MEMCACHED_ARGUMENTS, MODERN, bytes_of, show_answer};
 
 /// Longer than any exptime here; only a server that never expires them takes it.
 const EXPIRY_LIMIT: Duration = Duration::from_secs(20);
@@ -75,14 +78,14 @@ fn what_expired_is_gone_for_every_command() {
         Server::tiercache(&[]),
     ];
     let modern = servers[0].version() >= MODERN;
-    let mut endpoints = servers.each_ref().map(Endpoint::new);
+    let mut endpoints = servers.each_ref().map(Endpoint::<Text>::new);
     for (way, (request, expected)) in WAYS.iter().enumerate() {
         for number in 0..REQUESTS.len() {
             let named = |text: &str| text.replace("KEY", &key(way, number));
             for endpoint in &mut endpoints {
                 let answer = ask(endpoint, &named(request));
                 assert_eq!(
-                    show(&super::bytes_of(&answer)),
+                    show(&bytes_of::<Text>(&answer)),
                     show(named(expected).as_bytes())
                 );
             }
@@ -102,8 +105,8 @@ fn what_expired_is_gone_for_every_command() {
             let request = request.replace("KEY", &key(way, number)) + "\r\n";
             let [memcached, tiercache] = endpoints.each_mut().map(|each| ask(each, &request));
             assert_eq!(
-                show_answer(&memcached),
-                show_answer(&tiercache),
+                show_answer::<Text>(&memcached),
+                show_answer::<Text>(&tiercache),
                 "{} after {}",
                 show(request.as_bytes()),
                 show(given.as_bytes())
@@ -128,8 +131,8 @@ fn live(client: &mut Client) -> Vec<String> {
         .collect()
 }
 
-fn ask(endpoint: &mut Endpoint<'_>, request: &str) -> Answer {
+fn ask(endpoint: &mut Endpoint<'_, Text>, request: &str) -> Answer<Reply> {
     endpoint.send(request.as_bytes(), &[]);
-    endpoint.send(endpoint::mark(), &[]);
+    endpoint.send(Text::MARK, &[]);
     endpoint.answer()
 }

@@ -7,14 +7,14 @@ use tiercache_integration::random::Random;
 
 use super::malformed;
 use super::meta;
-use super::script::Request;
+use super::script::{Cas, CasForm, Request};
 
 /// Keys per epoch: few, so that most commands meet an item.
 const KEYS_PER_EPOCH: u64 = 8;
 
 /// A value just under the item size limit of both servers, and one that both refuse.
-const LARGE_VALUE_BYTES: usize = 1024 * 1024 - 2048;
-const TOO_LARGE_VALUE_BYTES: usize = 1024 * 1024 + 1;
+pub const LARGE_VALUE_BYTES: usize = 1024 * 1024 - 2048;
+pub const TOO_LARGE_VALUE_BYTES: usize = 1024 * 1024 + 1;
 
 /// Added to a CAS value it gives one that neither server has given out yet.
 const CAS_FAR: i64 = 1 << 60;
@@ -230,7 +230,9 @@ impl Generator {
         if self.flushed && chosen.1.starts_with("flush_all 9") {
             chosen = ("verbosity", "verbosity 1");
         }
-        self.flushed |= chosen.0 == "flush_all";
+        if chosen.0 == "flush_all" {
+            self.flush();
+        }
         if chosen.0 == "mn" {
             // An answer like the mark would shift the attribution by one; meta.rs has quiet runs that end in marks.
             chosen = ("version", "version");
@@ -283,25 +285,36 @@ impl Generator {
     }
 
     pub fn push_cas(&mut self, request: &mut Request, key: &[u8]) {
+        let (cas, name) = self.cas(key);
+        request.push_cas(cas, CasForm::Decimal).flag(name);
+    }
+
+    /// A right, wrong, old or foreign CAS value for `key`, and which of them it is.
+    pub fn cas(&mut self, key: &[u8]) -> (Cas, &'static str) {
         let newest = self
             .cas_symbols
             .get(key)
             .and_then(|symbols| symbols.last().copied());
+        let seen = |symbol, offset| Cas::Seen { symbol, offset };
         match (newest, self.random.below(10)) {
-            (Some(newest), 0..6) => request.push_cas(newest, 0).flag("cas"),
-            (Some(newest), 6) => request.push_cas(newest, CAS_FAR).flag("cas+1"),
+            (Some(newest), 0..6) => (seen(newest, 0), "cas"),
+            (Some(newest), 6) => (seen(newest, CAS_FAR), "cas+1"),
             (Some(newest), 7..9) => {
                 let symbols = &self.cas_symbols[key];
                 let old = symbols[self.random.below(symbols.len() as u64) as usize];
-                request
-                    .push_cas(if old == newest { symbols[0] } else { old }, 0)
-                    .flag("old cas")
+                let symbol = if old == newest { symbols[0] } else { old };
+                (seen(symbol, 0), "old cas")
             }
             _ => {
-                let number = self.random.pick(&["1", "999", "0", "18446744073709551615"]);
-                request.push(number).flag("foreign cas")
+                let value = self.random.pick(&[1, 999, 0, u64::MAX]);
+                (Cas::Foreign(value), "foreign cas")
             }
-        };
+        }
+    }
+
+    /// Remembers a flush; true if there was one before in this epoch.
+    pub fn flush(&mut self) -> bool {
+        std::mem::replace(&mut self.flushed, true)
     }
 
     pub fn client_flags(&mut self) -> u32 {

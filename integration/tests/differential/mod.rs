@@ -4,6 +4,7 @@
 //! *epochs*: a few hundred commands on keys of their own, over before the shortest exptime; one that took longer (a
 //! busy machine) is played again on new keys. `TIERCACHE_TEST_SEED` and `TIERCACHE_TEST_COMMANDS` repeat or lengthen a run.
 
+mod binary;
 mod coverage;
 mod endpoint;
 mod expiry;
@@ -14,10 +15,13 @@ mod meta;
 mod reply;
 mod run;
 mod script;
+mod syntax;
+mod text;
 
 use tiercache_integration::server::Server;
 
 use run::{bytes_of, compare, show_answer};
+use text::Text;
 
 /// Memory without evictions, and no background threads: whether `decr` pads with spaces depends on whether one of them
 /// holds the item at that moment.
@@ -38,7 +42,7 @@ const MODERN: (u32, u32, u32) = (1, 6, 32);
 fn the_same_requests_give_the_same_bytes() {
     let memcached = Server::memcached(MEMCACHED_ARGUMENTS);
     let tiercache = Server::tiercache(&["-m", "1024"]);
-    compare(&memcached, &tiercache);
+    compare::<Text>(&memcached, &tiercache);
 }
 
 // The harness itself: a server does not differ from another one of its kind.
@@ -46,5 +50,5 @@ fn the_same_requests_give_the_same_bytes() {
 fn memcached_does_not_differ_from_itself() {
     let left = Server::memcached(MEMCACHED_ARGUMENTS);
     let right = Server::memcached(MEMCACHED_ARGUMENTS);
-    compare(&left, &right);
+    compare::<Text>(&left, &right);
 }

@@ -42,7 +42,7 @@ impl CasNames {
     }
 
     /// True when both servers mean the same item state by `left` and `right`.
-    fn same(&mut self, left: u64, right: u64) -> bool {
+    pub fn same(&mut self, left: u64, right: u64) -> bool {
         let explicit = |value| !(EXPLICIT_CAS_SMALL_MAX + 1..EXPLICIT_CAS_MIN).contains(&value);
         if (explicit(left) || explicit(right)) && left != right {
             return false;

@@ -8,11 +8,12 @@ use tiercache_integration::server::Server;
 use tiercache_integration::{number_from_env, seed};
 
 use super::coverage::{self, Coverage};
-use super::endpoint::{self, Answer, End, Endpoint};
+use super::endpoint::{Answer, End, Endpoint};
 use super::generate::{Generator, Profile};
-use super::reply::{self, CasNames, EXPLICIT_CAS_SMALL_MAX};
+use super::reply::{CasNames, EXPLICIT_CAS_SMALL_MAX};
 use super::script::{Ending, Request, show};
-use super::{MODERN, known, meta};
+use super::syntax::Syntax;
+use super::{MODERN, meta};
 
 /// Commands per epoch, and the time that they may take: far less than what lies between any two exptimes.
 const EPOCH_COMMANDS: u64 = 250;
@@ -26,12 +27,14 @@ const KINDS_MAX: usize = 40;
 const DIFFERENCES_MAX: u64 = 1000;
 
 /// Sends random requests to both servers until enough of them were compared.
-pub fn compare(left: &Server, right: &Server) {
+pub fn compare<S: Syntax>(left: &Server, right: &Server) {
     let seed = seed();
     let commands = number_from_env("TIERCACHE_TEST_COMMANDS", 20_000);
     let modern = left.version() >= MODERN;
     println!("memcached {:?}, {commands} commands", left.version());
-    let mut run = Run {
+    skip_small_cas_values(left);
+    skip_small_cas_values(right);
+    let mut run = Run::<S> {
         endpoints: [Endpoint::new(left), Endpoint::new(right)],
         names: CasNames::default(),
         coverage: Coverage::default(),
@@ -40,7 +43,6 @@ pub fn compare(left: &Server, right: &Server) {
         held_back: None,
         story: Vec::new(),
     };
-    run.skip_small_cas_values();
     let mut seeds = Random::new(seed);
     let mut differences: BTreeMap<String, (u64, String)> = BTreeMap::new();
     let mut count = 0;
@@ -64,6 +66,11 @@ pub fn compare(left: &Server, right: &Server) {
             run.endpoints.iter_mut().for_each(Endpoint::reset);
             // Slow, and so perhaps only an item that expired on one side first.
             if started.elapsed() > EPOCH_TIME_MAX && attempt < EPOCH_TRIES_MAX {
+                println!(
+                    "epoch {epoch} took {:?}, played again: {}",
+                    started.elapsed(),
+                    difference.kind
+                );
                 continue;
             }
             count += 1;
@@ -93,8 +100,8 @@ struct Difference {
     text: String,
 }
 
-struct Run<'a> {
-    endpoints: [Endpoint<'a>; 2],
+struct Run<'a, S: Syntax> {
+    endpoints: [Endpoint<'a, S>; 2],
     names: CasNames,
     coverage: Coverage,
     version: (u32, u32, u32),
@@ -102,46 +109,27 @@ struct Run<'a> {
     /// A request that must start the next pipeline.
     held_back: Option<Request>,
     /// What this epoch sent and got, for the report of a difference.
-    story: Vec<Step>,
+    story: Vec<Step<S::Reply>>,
 }
 
 /// One or more requests that were answered alike, or as a known difference allows.
-struct Step {
-    sent: Vec<Vec<u8>>,
-    answer: Answer,
-}
-
-impl Step {
-    /// The requests that name one of `keys` or touch all of them, and the answer.
-    fn about(&self, keys: &[Vec<u8>]) -> Option<String> {
-        let names = |request: &&Vec<u8>| {
-            request.starts_with(b"flush_all") || keys.iter().any(|key| contains(request, key))
-        };
-        let sent: Vec<String> = self
-            .sent
-            .iter()
-            .filter(names)
-            .map(|request| show(request))
-            .collect();
-        (!sent.is_empty()).then(|| format!("{} -> {}", sent.join(" "), show_answer(&self.answer)))
-    }
+struct Step<R> {
+    sent: Vec<Request>,
+    answer: Answer<R>,
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-impl Run<'_> {
-    /// Moves both servers' own CAS values above the small ones that scripts set themselves.
-    fn skip_small_cas_values(&mut self) {
-        let sets = "set skip 0 0 1 noreply\r\n1\r\n".repeat(EXPLICIT_CAS_SMALL_MAX as usize + 1);
-        for endpoint in &mut self.endpoints {
-            endpoint.send(sets.as_bytes(), &[]);
-            endpoint.send(endpoint::mark(), &[]);
-            assert_eq!(endpoint.answer().replies, []);
-        }
-    }
+/// Moves a server's own CAS values above the small ones that scripts set themselves.
+fn skip_small_cas_values(server: &Server) {
+    let sets = "set skip 0 0 1 noreply\r\n1\r\n".repeat(EXPLICIT_CAS_SMALL_MAX as usize + 1);
+    let reply = server.connect().ask(format!("{sets}mn\r\n").as_bytes());
+    assert_eq!(reply.expect("the server answers"), b"MN");
+}
 
+impl<S: Syntax> Run<'_, S> {
     fn epoch(&mut self, generator: &mut Generator) -> Result<(), Difference> {
         self.held_back = None;
         self.story.clear();
@@ -161,13 +149,13 @@ impl Run<'_> {
         for _ in 0..length {
             let request = match self.held_back.take() {
                 Some(request) => request,
-                None => generator.request(),
+                None => S::request(generator),
             };
             if request.fresh && !groups.is_empty() {
                 self.held_back = Some(request);
                 break;
             }
-            let closes = request.ending == Ending::Closes;
+            let closes = request.ending != Ending::Open;
             self.coverage.request(&request);
             match groups.last_mut() {
                 Some(group) if !marks_between && !request.alone && !group[0].alone => {
@@ -179,6 +167,8 @@ impl Run<'_> {
                 break;
             }
         }
+        let last = groups.last().and_then(|group| group.last());
+        let finishes = last.is_some_and(|last| last.ending == Ending::Finishes);
         let cuts_count = generator.random.below(4);
         let cuts: Vec<u64> = (0..cuts_count)
             .map(|_| generator.random.below(1001))
@@ -191,6 +181,9 @@ impl Run<'_> {
                 .collect();
             cuts.sort_unstable();
             self.endpoints[side].send(&bytes, &cuts);
+            if finishes {
+                self.endpoints[side].finish();
+            }
         }
         for group in &groups {
             let answers = [self.endpoints[0].answer(), self.endpoints[1].answer()];
@@ -206,7 +199,7 @@ impl Run<'_> {
                 bytes.extend(request.bytes(self.names.values(side)));
             }
             if group.last().is_some_and(|last| last.ending == Ending::Open) {
-                bytes.extend_from_slice(endpoint::mark());
+                bytes.extend_from_slice(S::MARK);
             }
         }
         bytes
@@ -216,10 +209,10 @@ impl Run<'_> {
         &mut self,
         generator: &mut Generator,
         group: &[Request],
-        answers: &[Answer; 2],
+        answers: &[Answer<S::Reply>; 2],
     ) -> Result<(), Difference> {
         if let [request] = group {
-            self.coverage.answer(request, &answers[0]);
+            self.coverage.answer::<S>(request, &answers[0]);
         }
         let [left, right] = answers;
         let same = left.end == right.end
@@ -229,23 +222,22 @@ impl Run<'_> {
                 .replies
                 .iter()
                 .zip(&right.replies)
-                .all(|(left, right)| reply::same(&mut self.names, left, right));
+                .all(|(left, right)| S::same(&mut self.names, left, right));
         let accepted = !same
-            && matches!(group, [request] if known::explains(
+            && left.end == right.end
+            && matches!(group, [request] if S::explains(
                 self.version,
-                request,
-                self.names.values(0),
-                left,
-                right,
+                &request.bytes(self.names.values(0)),
+                &left.replies,
+                &right.replies,
             ));
         if same {
             self.learn(generator, group, left);
         }
         if same || accepted {
             self.accepted += u64::from(accepted);
-            let values = self.names.values(0);
             self.story.push(Step {
-                sent: group.iter().map(|request| request.bytes(values)).collect(),
+                sent: group.to_vec(),
                 answer: left.clone(),
             });
             return Ok(());
@@ -265,15 +257,15 @@ impl Run<'_> {
         Err(Difference {
             kind: format!(
                 "{label}: {} / {}",
-                coverage::kind(left),
-                coverage::kind(right)
+                coverage::kind::<S>(left),
+                coverage::kind::<S>(right)
             ),
             text: format!(
                 "{}sent {}\n  memcached {}\n  tiercache {}",
                 self.earlier(generator, group),
                 sent.join("\n       "),
-                show_answer(left),
-                show_answer(right)
+                show_answer::<S>(left),
+                show_answer::<S>(right)
             ),
         })
     }
@@ -300,7 +292,7 @@ impl Run<'_> {
         let steps: Vec<String> = self
             .story
             .iter()
-            .filter_map(|step| step.about(&keys))
+            .filter_map(|step| self.about(step, &keys))
             .collect();
         let from = steps.len().saturating_sub(shown_max);
         steps[from..]
@@ -309,13 +301,28 @@ impl Run<'_> {
             .collect()
     }
 
+    /// The requests of a step that name one of `keys` or touch all of them, and the answer.
+    fn about(&self, step: &Step<S::Reply>, keys: &[Vec<u8>]) -> Option<String> {
+        let sent: Vec<String> = step
+            .sent
+            .iter()
+            .map(|request| (request, request.bytes(self.names.values(0))))
+            .filter(|(request, bytes)| {
+                request.command.starts_with("flush") || keys.iter().any(|key| contains(bytes, key))
+            })
+            .map(|(_, bytes)| show(&bytes))
+            .collect();
+        let answer = show_answer::<S>(&step.answer);
+        (!sent.is_empty()).then(|| format!("{} -> {answer}", sent.join(" ")))
+    }
+
     /// Later requests may use the CAS value that this reply told.
-    fn learn(&self, generator: &mut Generator, group: &[Request], answer: &Answer) {
+    fn learn(&self, generator: &mut Generator, group: &[Request], answer: &Answer<S::Reply>) {
         let [Request { key: Some(key), .. }] = group else {
             return;
         };
         for reply in &answer.replies {
-            for value in reply::cas_values(&reply.line) {
+            for value in S::cas_values(reply) {
                 if let Some(symbol) = self.names.symbol(value) {
                     generator.learn(key, symbol);
                 }
@@ -324,17 +331,11 @@ impl Run<'_> {
     }
 }
 
-pub fn show_answer(answer: &Answer) -> String {
-    format!("{} {:?}", show(&bytes_of(answer)), answer.end)
+pub fn show_answer<S: Syntax>(answer: &Answer<S::Reply>) -> String {
+    format!("{} {:?}", show(&bytes_of::<S>(answer)), answer.end)
 }
 
 /// The replies as they came.
-pub fn bytes_of(answer: &Answer) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for reply in &answer.replies {
-        bytes.extend_from_slice(&reply.line);
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(reply.data.as_deref().unwrap_or_default());
-    }
-    bytes
+pub fn bytes_of<S: Syntax>(answer: &Answer<S::Reply>) -> Vec<u8> {
+    answer.replies.iter().flat_map(S::bytes).collect()
 }

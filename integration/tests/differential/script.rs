@@ -6,7 +6,38 @@ pub enum Piece {
     /// Sent as it is.
     Bytes(Vec<u8>),
     /// The CAS value that was seen as the `symbol`-th new one, plus `offset`.
-    Cas { symbol: usize, offset: i64 },
+    Cas {
+        symbol: usize,
+        offset: i64,
+        form: CasForm,
+    },
+}
+
+/// The CAS value that a request names.
+#[derive(Clone, Copy, Debug)]
+pub enum Cas {
+    /// One that the server gave out, plus `offset`.
+    Seen { symbol: usize, offset: i64 },
+    /// The same number for both servers.
+    Foreign(u64),
+}
+
+/// How a request spells a CAS value.
+#[derive(Clone, Copy, Debug)]
+pub enum CasForm {
+    /// As text.
+    Decimal,
+    /// As eight bytes.
+    BigEndian,
+}
+
+impl CasForm {
+    fn bytes(self, value: u64) -> Vec<u8> {
+        match self {
+            CasForm::Decimal => value.to_string().into_bytes(),
+            CasForm::BigEndian => value.to_be_bytes().to_vec(),
+        }
+    }
 }
 
 /// What a request wants to be compared as.
@@ -16,6 +47,8 @@ pub enum Ending {
     Open,
     /// The connection is expected to be closed by it; nothing may follow on it.
     Closes,
+    /// The client says after it that nothing more comes, and the server closes when it answered what it could.
+    Finishes,
 }
 
 /// One request, and what the coverage table counts it under.
@@ -57,9 +90,18 @@ impl Request {
         self
     }
 
-    pub fn push_cas(&mut self, symbol: usize, offset: i64) -> &mut Self {
-        self.pieces.push(Piece::Cas { symbol, offset });
-        self
+    pub fn push_cas(&mut self, cas: Cas, form: CasForm) -> &mut Self {
+        match cas {
+            Cas::Seen { symbol, offset } => {
+                self.pieces.push(Piece::Cas {
+                    symbol,
+                    offset,
+                    form,
+                });
+                self
+            }
+            Cas::Foreign(value) => self.push(form.bytes(value)),
+        }
     }
 
     pub fn flag(&mut self, flag: impl Into<String>) -> &mut Self {
@@ -79,9 +121,13 @@ impl Request {
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(piece) => bytes.extend_from_slice(piece),
-                Piece::Cas { symbol, offset } => {
+                Piece::Cas {
+                    symbol,
+                    offset,
+                    form,
+                } => {
                     let value = cas_values[*symbol].wrapping_add_signed(*offset);
-                    bytes.extend_from_slice(value.to_string().as_bytes());
+                    bytes.extend(form.bytes(value));
                 }
             }
         }
