@@ -19,6 +19,7 @@ pub mod tier;
 pub mod dry;
 pub mod ram;
 pub mod tracking;
+pub mod upstream;
 
 pub mod clients;
 pub mod clock;

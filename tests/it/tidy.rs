@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["server"],
     &["command"],
     &["tier"],
-    &["ram", "dry", "tracking"],
+    &["ram", "dry", "tracking", "upstream"],
     &["metrics", "watch"],
     &["clients", "ratelimit"],
     &["entry"],
