@@ -22,13 +22,15 @@ use anyhow::Context;
 
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::command::{Control, Detail, Shared, Stop};
+use crate::command::{Control, Detail, Shared, Stop, Upstream};
 use crate::config::Config;
 use crate::dry::{Close, Dry};
 use crate::metrics::Metrics;
 use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::Signals;
-use crate::tier::Cache;
+use crate::tier::{Cache, Copies};
+use crate::upstream::config::Sharing;
+use crate::upstream::{Care, Pools, UpstreamConfig};
 use crate::watch::{Kinds, Watch};
 use progress::Progress;
 use tracking::Follower;
@@ -82,6 +84,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     dry: Option<Arc<Dry>>,
     cache: Arc<Cache>,
+    upstream: Option<(Arc<Pools>, Care)>,
     follower: Option<Follower>,
     recovered: crate::tier::RecoverReport,
 }
@@ -115,7 +118,9 @@ impl Parts {
             }
             _ => None,
         };
+        let upstream = config.upstream.as_ref().map(open_pools).transpose()?;
         Ok(Parts {
+            upstream,
             clock,
             metrics,
             dry,
@@ -131,7 +136,15 @@ impl Parts {
         self.cache.set_watch(Arc::clone(&watch));
         let control = Control::default();
         control.verbosity.store(config.process.verbosity, Relaxed);
+        let upstream = config.upstream.as_ref().zip(self.upstream.as_ref());
         Arc::new(Shared {
+            upstream: upstream.map(|(config, (pools, _))| Upstream {
+                pools: Arc::clone(pools),
+                copies: config
+                    .copies
+                    .then(|| Copies::new(Arc::clone(&self.cache), max_age_s(config))),
+                sharing: config.sharing,
+            }),
             cache: Arc::clone(&self.cache),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
@@ -169,6 +182,9 @@ impl Parts {
 
     /// Moves RAM to dry as far as time allows and closes dry so that the next start trusts it.
     fn close(self, config: &Config, how: Stop) -> anyhow::Result<()> {
+        if let Some((_, care)) = self.upstream {
+            care.stop();
+        }
         self.cache.stop();
         let Some(dry) = &self.dry else { return Ok(()) };
         let deadline = Instant::now() + config.tier.drain_timeout.0;
@@ -201,6 +217,21 @@ impl Parts {
             follower.close();
         }
         closed
+    }
+}
+
+fn open_pools(config: &UpstreamConfig) -> anyhow::Result<(Arc<Pools>, Care)> {
+    let folder = || format!("open the state folder {}", config.state.display());
+    let pools = Arc::new(Pools::open(config).with_context(folder)?);
+    let care = Care::start(&pools).context("start the thread that looks after servers")?;
+    Ok((pools, care))
+}
+
+/// How long a copy may be served without the pool, in seconds.
+fn max_age_s(config: &UpstreamConfig) -> Option<u32> {
+    match config.sharing {
+        Sharing::Through => Some(u32::try_from(config.fresh.0.as_secs()).unwrap_or(u32::MAX)),
+        Sharing::Private | Sharing::Strict => None,
     }
 }
 

@@ -12,10 +12,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
-use crate::config::layer::{Cold, Dry, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking};
+use crate::config::layer::{
+    Cold, Dry, Hot, Layer, Memcached, Memory, Octal, RamBackend, Server, Tracking,
+};
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
 use crate::units::{ByteSize, Span, UnitError};
+use crate::upstream::config::Sharing;
 
 pub use unbuilt::UnbuiltFlags;
 
@@ -69,6 +72,21 @@ pub struct Flags {
     /// Options in a TOML file; flags win over it
     #[arg(long, value_name = "FILE", help_heading = "Tiers")]
     pub config: Option<PathBuf>,
+    /// Where hot is: ram, or memcached://HOST:PORT,... for a proxy that keeps nothing [default: ram]
+    #[arg(long, value_name = "PLACE", help_heading = "Tiers")]
+    pub hot: Option<Backing>,
+    /// Where cold is: ram, or memcached://HOST:PORT:WEIGHT,... with copies in hot [default: ram]
+    #[arg(long, value_name = "PLACE", help_heading = "Tiers")]
+    pub cold: Option<Backing>,
+    /// Who else writes to cold's servers: private (nobody), through or strict [default: through]
+    #[arg(long, value_name = "MODE", help_heading = "Tiers")]
+    pub cold_sharing: Option<Sharing>,
+    /// How long others' writes to cold's servers may go unseen with through [default: 10s]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub cold_fresh: Option<Span>,
+    /// Folder for what must outlive the process beside items; needed with memcached servers
+    #[arg(long, value_name = "DIR", help_heading = "Tiers")]
+    pub state: Option<PathBuf>,
     /// Bytes of hot [default: 2g, with cold at most 60 % of memory]
     #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
     pub hot_size: Option<ByteSize>,
@@ -304,15 +322,16 @@ impl Flags {
                 policy: self.policy,
             },
             hot: Hot {
-                backend: self.unbuilt.hot.as_ref().map(|_| RamBackend::Ram),
+                backend: self.hot.as_ref().map(Backing::backend),
                 size: self.hot_size,
                 ttl: self.hot_ttl,
             },
             cold: Cold {
-                backend: self.unbuilt.cold.as_ref().map(|_| RamBackend::Ram),
+                backend: self.cold.as_ref().map(Backing::backend),
                 size: self.cold_size,
                 ttl: self.cold_ttl,
-                ..Cold::default()
+                sharing: self.cold_sharing,
+                fresh: self.cold_fresh,
             },
             dry: Dry {
                 backend: None,
@@ -333,6 +352,14 @@ impl Flags {
                 backend: self.tracking,
                 rows: self.tracking_rows,
                 ..Tracking::default()
+            },
+            memcached: Memcached {
+                state: self.state.clone(),
+                servers: [&self.hot, &self.cold]
+                    .into_iter()
+                    .flatten()
+                    .find_map(Backing::servers),
+                ..Memcached::default()
             },
             server: Server {
                 listen: Some(self.listen.clone()).filter(|listen| !listen.is_empty()),
@@ -366,6 +393,46 @@ impl Flags {
             ..Layer::default()
         };
         Ok(Written { options, notices })
+    }
+}
+
+/// What `--hot` and `--cold` name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// `ram`.
+    Ram,
+    /// `memcached`, whose servers the configuration file names, or `memcached://` and the servers.
+    Memcached(Option<Vec<String>>),
+}
+
+impl std::str::FromStr for Backing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Backing, String> {
+        match text.split_once("://") {
+            None if text == "ram" => Ok(Backing::Ram),
+            None if text == "memcached" => Ok(Backing::Memcached(None)),
+            Some(("memcached", servers)) => Ok(Backing::Memcached(Some(
+                servers.split(',').map(str::to_owned).collect(),
+            ))),
+            _ => Err("expected ram or memcached://HOST:PORT,...".to_owned()),
+        }
+    }
+}
+
+impl Backing {
+    fn backend(&self) -> RamBackend {
+        match self {
+            Backing::Ram => RamBackend::Ram,
+            Backing::Memcached(_) => RamBackend::Memcached,
+        }
+    }
+
+    fn servers(&self) -> Option<Vec<String>> {
+        match self {
+            Backing::Ram => None,
+            Backing::Memcached(servers) => servers.clone(),
+        }
     }
 }
 

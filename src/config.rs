@@ -8,6 +8,7 @@
 
 pub mod layer;
 pub mod machine;
+mod pools;
 mod print;
 mod resolve;
 mod source;
@@ -24,6 +25,7 @@ use crate::server::ServerConfig;
 use crate::tier::TierConfig;
 use crate::tracking::TrackingConfig;
 use crate::units::ByteSize;
+use crate::upstream::UpstreamConfig;
 
 pub use crate::command::MEMCACHED_VERSION;
 use crate::command::Strict;
@@ -37,6 +39,8 @@ pub struct Config {
     pub tier: TierConfig,
     /// The dry tier; none unless a folder was named.
     pub dry: Option<DryConfig>,
+    /// The memcached servers that decide instead of this process; none unless they are named.
+    pub upstream: Option<UpstreamConfig>,
     /// Records about dried items.
     pub tracking: TrackingConfig,
     /// Which commands clients may use.

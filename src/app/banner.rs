@@ -7,6 +7,7 @@ use crate::config::{Config, MEMCACHED_VERSION};
 use crate::dry::Start;
 use crate::server::Place;
 use crate::units::ByteSize;
+use crate::upstream::UpstreamConfig;
 
 /// Prints the banner on standard error.
 pub(super) fn print(config: &Config, places: &[Place], parts: &Parts, notices: &[String]) {
@@ -23,6 +24,7 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         tier,
         dry,
         tracking,
+        upstream,
         ..
     } = config;
     let mut out = String::new();
@@ -40,18 +42,33 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         server.threads,
         server.max_connections
     );
-    let _ = writeln!(
-        out,
-        "  hot       ram, {}, {} without a hit",
-        shown(tier.hot_size),
-        tier.hot_ttl
-    );
-    let _ = writeln!(
-        out,
-        "  cold      ram, {}, {} without a hit",
-        shown(tier.cold_size),
-        tier.cold_ttl
-    );
+    let (hot, cold) = match upstream {
+        None => (
+            format!(
+                "ram, {}, {} without a hit",
+                shown(tier.hot_size),
+                tier.hot_ttl
+            ),
+            format!(
+                "ram, {}, {} without a hit",
+                shown(tier.cold_size),
+                tier.cold_ttl
+            ),
+        ),
+        Some(upstream) if upstream.copies => (
+            format!(
+                "copies of cold's items in ram, {}",
+                shown(tier.memory_limit())
+            ),
+            format!("{}, sharing {}", servers(upstream), upstream.sharing),
+        ),
+        Some(upstream) => (servers(upstream), "none".to_owned()),
+    };
+    let _ = writeln!(out, "  hot       {hot}");
+    let _ = writeln!(out, "  cold      {cold}");
+    if upstream.is_some() {
+        return out;
+    }
     let _ = match dry {
         None => writeln!(
             out,
@@ -81,6 +98,12 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         );
     }
     out
+}
+
+fn servers(upstream: &UpstreamConfig) -> String {
+    let servers = upstream.pools.iter().flat_map(|pool| &pool.servers);
+    let names: Vec<String> = servers.map(ToString::to_string).collect();
+    format!("memcached://{}", names.join(","))
 }
 
 /// What the dry tier found.

@@ -32,6 +32,7 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         server,
         tier,
         dry,
+        upstream: _,
         tracking,
         commands,
         process,

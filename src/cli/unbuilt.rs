@@ -17,14 +17,6 @@ pub struct UnbuiltFlags {
     #[arg(short = 'N', long, hide = true)]
     napi_ids: Option<String>,
     #[arg(long, hide = true)]
-    pub(super) hot: Option<String>,
-    #[arg(long, hide = true)]
-    pub(super) cold: Option<String>,
-    #[arg(long, hide = true)]
-    cold_sharing: Option<String>,
-    #[arg(long, hide = true)]
-    cold_fresh: Option<String>,
-    #[arg(long, hide = true)]
     dry_spool: Option<String>,
     #[arg(long, hide = true)]
     s3_endpoint: Option<String>,
@@ -32,8 +24,6 @@ pub struct UnbuiltFlags {
     s3_region: Option<String>,
     #[arg(long, hide = true)]
     s3_path_style: bool,
-    #[arg(long, hide = true)]
-    state: Option<String>,
     #[arg(long, hide = true)]
     admin: Option<String>,
 }
@@ -44,7 +34,6 @@ impl UnbuiltFlags {
     /// # Errors
     /// Says which flag was given and why it is refused.
     pub(super) fn refuse(&self) -> Result<(), String> {
-        let pool = |place: &Option<String>| place.as_ref().is_some_and(|place| place != "ram");
         let later = "not built yet";
         let flags = [
             (
@@ -72,15 +61,10 @@ impl UnbuiltFlags {
                 "-N",
                 "connections are dealt to the workers in turn, not by NAPI id",
             ),
-            (pool(&self.hot), "--hot", "only ram is built"),
-            (pool(&self.cold), "--cold", "only ram is built"),
-            (self.cold_sharing.is_some(), "--cold-sharing", later),
-            (self.cold_fresh.is_some(), "--cold-fresh", later),
             (self.dry_spool.is_some(), "--dry-spool", later),
             (self.s3_endpoint.is_some(), "--s3-endpoint", later),
             (self.s3_region.is_some(), "--s3-region", later),
             (self.s3_path_style, "--s3-path-style", later),
-            (self.state.is_some(), "--state", later),
             (self.admin.is_some(), "--admin", later),
         ];
         match flags.into_iter().find(|(given, ..)| *given) {

@@ -12,6 +12,8 @@
 mod admin;
 mod arithmetic;
 mod detail;
+mod late;
+mod pool;
 mod remove;
 mod retrieve;
 mod settings;
@@ -20,12 +22,15 @@ mod store;
 mod strict;
 mod watch;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tiercache_protocol::request::{Request, Retrieve};
 use tiercache_protocol::{Reject, encode, peek_reads};
 
 pub use detail::Detail;
+pub use late::Late;
+pub use pool::Upstream;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 pub use strict::Strict;
 
@@ -34,6 +39,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
 use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, KeyHash, Local, Outcome, WINDOW_KEYS};
 use crate::watch::{Subscription, Watch};
+use pool::Proxy;
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -56,6 +62,8 @@ pub struct Shared {
     pub watch: Arc<Watch>,
     /// Who is connected.
     pub clients: Clients,
+    /// The pools that decide instead of this process, if there are any.
+    pub upstream: Option<Upstream>,
 }
 
 /// Executes the requests of one worker's connections.
@@ -65,17 +73,30 @@ pub struct Executor {
     now: UnixSeconds,
     /// Socket of the client whose requests are executed.
     client: i32,
+    proxy: Option<Rc<Proxy>>,
 }
 
 /// Where a partly done request goes on. One per request, fresh for each.
 #[derive(Debug, Default)]
 pub struct Progress {
     attempt: Attempt,
+    /// Where answers go that come later, if there are pools.
+    late: Option<Rc<Late>>,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
     /// Watchers and the log have heard of it.
     told: bool,
     listing: Listing,
+}
+
+impl Progress {
+    /// The progress of a new request whose answer may come later.
+    pub fn with_late(late: Option<Rc<Late>>) -> Progress {
+        Progress {
+            late,
+            ..Progress::default()
+        }
+    }
 }
 
 /// How far a listing of all items has come.
@@ -125,12 +146,19 @@ impl Executor {
     pub fn new(shared: Arc<Shared>, worker: usize) -> Executor {
         let local = shared.cache.local(worker);
         let now = shared.clock.tick();
+        let proxy = Proxy::new(&shared, worker);
         Executor {
             shared,
             local,
             now,
             client: -1,
+            proxy,
         }
+    }
+
+    /// The holes of a new connection's answers, if there are pools.
+    pub fn late(&self) -> Option<Rc<Late>> {
+        self.proxy.as_ref().map(|_| Rc::default())
     }
 
     /// The worker's counters.
@@ -144,6 +172,9 @@ impl Executor {
         self.client = client;
         self.now = self.shared.clock.tick();
         self.shared.cache.apply_due_flush();
+        if let Some(proxy) = &self.proxy {
+            proxy.refresh();
+        }
     }
 
     /// Looks at the reads that `input` begins with, so that what they need is near when they are
@@ -195,6 +226,22 @@ impl Executor {
             return refused;
         }
         self.tell_request(request, progress);
+        match &self.proxy {
+            None => self.execute_here(request, progress, out),
+            Some(proxy) => {
+                let proxy = Rc::clone(proxy);
+                self.execute_over_pool(&proxy, request, progress, out)
+            }
+        }
+    }
+
+    #[inline]
+    fn execute_here(
+        &mut self,
+        request: &Request<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
         match request {
             Request::Get(get) => self.get(get, progress, out),
             Request::Retrieve(retrieve) => self.retrieve(retrieve, progress, out),
@@ -220,6 +267,9 @@ impl Executor {
     /// Removes the old value of a key whose new one was too large: it must not outlive the store.
     pub fn reject_store(&mut self, key: &[u8]) {
         self.local.counters.store_too_large.bump();
+        if let Some(proxy) = &self.proxy {
+            return proxy.delete_quietly(key);
+        }
         self.remove_whatever(key);
     }
 

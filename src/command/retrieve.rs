@@ -456,7 +456,13 @@ fn created_mark(form: &MetaForm<'_>) -> Marks {
 
 /// `VALUE …`, the value and its line end, laid out in one go.
 #[inline]
-fn write_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, with_cas: bool, cas_enabled: bool) {
+pub(super) fn write_value(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    view: &View<'_>,
+    with_cas: bool,
+    cas_enabled: bool,
+) {
     let cas = with_cas.then(|| if cas_enabled { view.facts().cas() } else { 0 });
     let value_len = view.value_bytes();
     encode::value_line(out, key, view.flags(), value_len, cas);
@@ -465,7 +471,7 @@ fn write_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, with_cas: bool, c
 }
 
 #[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.
-fn write_hit(
+pub(super) fn write_hit(
     out: &mut Vec<u8>,
     retrieve: &Retrieve<'_>,
     view: &View<'_>,

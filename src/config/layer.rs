@@ -3,6 +3,7 @@
 //! A layer knows no defaults and checks nothing that concerns two options. Flags make one layer,
 //! the file another; [`Layer::over`] lays the first over the second and `Config` resolves the rest.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,6 +12,8 @@ use crate::dry::Durability;
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking;
 use crate::units::{ByteSize, Span};
+use crate::upstream::config::Sharing;
+use crate::upstream::{KeyHash, Points};
 
 /// Declares a section of options, each of which may be left open.
 macro_rules! section {
@@ -54,7 +57,7 @@ section! {
 section! {
     /// The hot tier.
     Hot {
-        /// Always `ram`.
+        /// `ram`, or `memcached` for a proxy that keeps nothing.
         backend: RamBackend,
         /// Bytes.
         size: ByteSize,
@@ -66,16 +69,17 @@ section! {
 section! {
     /// The cold tier.
     Cold {
-        /// Only `ram` is built.
+        /// `ram`, or `memcached` for a pool whose items hot has copies of.
         backend: RamBackend,
         /// Bytes.
         size: ByteSize,
         /// Residence time without a hit.
         ttl: Span,
         /// How several proxies share a pool.
-        sharing: NotBuilt,
+        #[serde(serialize_with = "text")]
+        sharing: Sharing,
         /// How long a copy of a shared pool's item is believed.
-        fresh: NotBuilt,
+        fresh: Span,
     }
 }
 
@@ -190,6 +194,33 @@ section! {
 }
 
 section! {
+    /// Upstream memcached servers.
+    Memcached {
+        /// Folder of what has to outlive the process.
+        state: PathBuf,
+        /// Servers of the pool that has the keys of no other, as `HOST:PORT:WEIGHT`.
+        servers: Vec<String>,
+        /// How the pools place keys.
+        ring: Points,
+        /// How the pools hash keys.
+        #[serde(serialize_with = "text")]
+        key_hash: KeyHash,
+        /// Two characters between which the hashed part of a key stands.
+        hash_tag: String,
+        /// Time to connect.
+        connect_timeout: Span,
+        /// Time to answer.
+        request_timeout: Span,
+        /// Failures in a row that eject a server.
+        eject_after: u32,
+        /// Servers of further pools.
+        pools: BTreeMap<String, Vec<String>>,
+        /// Which pool has the keys of a prefix.
+        routes: BTreeMap<String, String>,
+    }
+}
+
+section! {
     /// The admin interface.
     Admin {
         /// Address of the admin interface.
@@ -215,13 +246,13 @@ pub struct Layer {
     pub tracking: Tracking,
     /// Listeners, limits, commands, process.
     pub server: Server,
+    /// Upstream memcached servers.
+    pub memcached: Memcached,
     #[serde(skip_serializing)]
     pub(crate) admin: Admin,
     // Sections of the design that are refused by name instead of as unknown ones.
     #[serde(skip_serializing)]
     pub(crate) ttl_rules: Option<NotBuilt>,
-    #[serde(skip_serializing)]
-    pub(crate) memcached: Option<NotBuilt>,
     #[serde(skip_serializing)]
     pub(crate) s3: Option<NotBuilt>,
     #[serde(skip_serializing)]
@@ -234,20 +265,19 @@ pub struct Layer {
 
 impl Layer {
     /// The sections and the names of their options.
-    pub const SECTIONS: [(&str, &[&str]); 7] = [
+    pub const SECTIONS: [(&str, &[&str]); 8] = [
         ("memory", Memory::KEYS),
         ("hot", Hot::KEYS),
         ("cold", Cold::KEYS),
         ("dry", Dry::KEYS),
         ("tracking", Tracking::KEYS),
         ("server", Server::KEYS),
+        ("memcached", Memcached::KEYS),
         ("admin", Admin::KEYS),
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 8] = [
-        "cold.sharing",
-        "cold.fresh",
+    pub const NOT_BUILT: [&str; 6] = [
         "dry.spool",
         "tracking.url",
         "server.tls",
@@ -266,6 +296,7 @@ impl Layer {
             dry: self.dry.over(lower.dry),
             tracking: self.tracking.over(lower.tracking),
             server: self.server.over(lower.server),
+            memcached: self.memcached.over(lower.memcached),
             ..Layer::default()
         }
     }
@@ -288,6 +319,8 @@ impl<'de> Deserialize<'de> for NotBuilt {
 pub enum RamBackend {
     /// In the process.
     Ram,
+    /// In the pools of the section `memcached`.
+    Memcached,
 }
 
 /// Where dry lives.

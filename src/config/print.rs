@@ -1,9 +1,9 @@
 //! A configuration as a file, every option spelled out.
 
-use crate::config::Config;
 use crate::config::layer::{
     Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking,
 };
+use crate::config::{Config, pools};
 use crate::server::config::BeyondLimit;
 use crate::tier::config::Evict;
 
@@ -13,11 +13,22 @@ pub(super) fn to_layer(config: &Config) -> Layer {
         server,
         tier,
         dry,
+        upstream,
         tracking,
         commands,
         process,
     } = config;
     let dry = dry.as_ref();
+    let (hot_backend, cold_backend) = match upstream {
+        None => (RamBackend::Ram, RamBackend::Ram),
+        Some(upstream) if upstream.copies => (RamBackend::Ram, RamBackend::Memcached),
+        Some(_) => (RamBackend::Memcached, RamBackend::Ram),
+    };
+    let copies = upstream.as_ref().filter(|upstream| upstream.copies);
+    let hot_size = match upstream {
+        None => Some(tier.hot_size),
+        Some(upstream) => upstream.copies.then(|| tier.memory_limit()),
+    };
     Layer {
         memory: Memory {
             // Hot and cold carry the sizes that the limit was divided into.
@@ -27,15 +38,16 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             policy: Some(tier.policy),
         },
         hot: Hot {
-            backend: Some(RamBackend::Ram),
-            size: Some(tier.hot_size),
+            backend: Some(hot_backend),
+            size: hot_size,
             ttl: Some(tier.hot_ttl),
         },
         cold: Cold {
-            backend: Some(RamBackend::Ram),
-            size: Some(tier.cold_size),
-            ttl: Some(tier.cold_ttl),
-            ..Cold::default()
+            backend: Some(cold_backend),
+            size: upstream.is_none().then_some(tier.cold_size),
+            ttl: upstream.is_none().then_some(tier.cold_ttl),
+            sharing: copies.map(|upstream| upstream.sharing),
+            fresh: copies.map(|upstream| upstream.fresh),
         },
         dry: Dry {
             backend: Some(DryBackend::Local),
@@ -92,6 +104,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             tls: None,
             auth: None,
         },
+        memcached: upstream.as_ref().map(pools::to_layer).unwrap_or_default(),
         ..Layer::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::command::Strict;
 use crate::config::layer::{self, Layer, Octal};
+use crate::config::pools::{self, Ram};
 use crate::config::{Commands, Config, Machine, Process};
 use crate::dry::DryConfig;
 use crate::server::config::{Address, BeyondLimit, ServerConfig};
@@ -40,7 +41,7 @@ pub struct ConfigError {
     pub message: String,
 }
 
-fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError {
         key,
         message: message.into(),
@@ -48,6 +49,8 @@ fn refuse<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigE
 }
 
 pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigError> {
+    let ram = pools::ram(&layer.hot, &layer.cold)?;
+    let upstream = pools::upstream(&layer, ram)?;
     let Layer {
         memory,
         hot,
@@ -57,13 +60,14 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         server,
         ..
     } = layer;
-    let tier = tier(&memory, &hot, &cold, &dry, machine)?;
+    let tier = tier(&memory, &hot, &cold, &dry, ram, machine)?;
     let server = harden(server);
     let commands = commands(&server)?;
     let process = process(&server)?;
     Ok(Config {
         server: server_config(server, machine, tier.item_size_max)?,
         dry: dry_config(dry, &tier)?,
+        upstream,
         tracking: tracking_config(tracking),
         tier,
         commands,
@@ -76,12 +80,18 @@ fn tier(
     hot: &layer::Hot,
     cold: &layer::Cold,
     dry: &layer::Dry,
+    ram: Ram,
     machine: Machine,
 ) -> Result<TierConfig, ConfigError> {
     let defaults = TierConfig::default();
-    let (hot_size, cold_size) = sizes(memory.limit, hot.size, cold.size, machine)?;
-    let limit = ByteSize(hot_size.0.saturating_add(cold_size.0));
     let item_size_max = memory.item_size_max.unwrap_or(defaults.item_size_max);
+    let (hot_size, cold_size) = match (ram, memory.limit, hot.size) {
+        (Ram::Nothing, None, _) => split(pools::proxy_memory(item_size_max)),
+        // Copies have all of RAM: what would be cold's is for those that were hit.
+        (Ram::Copies, None, size) => split(size.unwrap_or(defaults.hot_size)),
+        _ => sizes(memory.limit, hot.size, cold.size, machine)?,
+    };
+    let limit = ByteSize(hot_size.0.saturating_add(cold_size.0));
     if !ITEM_SIZE_MAX.contains(&item_size_max.0) {
         return refuse("memory.item_size_max", "must be between 1k and 1g");
     }

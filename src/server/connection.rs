@@ -21,7 +21,7 @@ use super::input::Input;
 use super::watching::stream_events;
 use super::worker::{Client, Place, Worker};
 use crate::clients::Doing;
-use crate::command::{Flow, Progress};
+use crate::command::{Flow, Late, Progress};
 use crate::ratelimit::RateLimit;
 use crate::watch::{Kinds, Subscription};
 
@@ -40,6 +40,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: P
         worker: Rc::clone(&place.worker),
         client: Rc::clone(&place.client),
         answers: Vec::new(),
+        late: place.worker.executor.borrow().late(),
     };
     let id = place.client.id();
     log(
@@ -75,6 +76,8 @@ struct Connection<S> {
     client: Rc<Client>,
     /// Replies that are not sent yet; lent by the worker for one turn.
     answers: Vec<u8>,
+    /// Answers among them that come later, if the server answers from pools.
+    late: Option<Rc<Late>>,
 }
 
 /// Whether the connection goes on.
@@ -97,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.begin(received);
             let (after, total) = self.turn(&mut decoder, &mut input).await?;
-            if !self.answers.is_empty() {
+            if !self.answers.is_empty() || self.has_holes() {
                 self.send().await?;
             }
             self.worker
@@ -225,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Executes one request; most are done at the first try.
     #[inline]
     async fn answer(&mut self, request: &Request<'_>) -> io::Result<After> {
-        let mut progress = Progress::default();
+        let mut progress = Progress::with_late(self.late.clone());
         loop {
             // The borrow ends before anything is awaited.
             let flow = self.worker.executor.borrow_mut().execute(
@@ -268,13 +271,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Sends the answers; with one call where the socket takes them all.
+    fn has_holes(&self) -> bool {
+        self.late.as_ref().is_some_and(|late| late.has_holes())
+    }
+
+    /// Sends the answers; with one call where the socket takes them all. Waits for those that come
+    /// later first.
     async fn send(&mut self) -> io::Result<()> {
+        if let Some(late) = self.late.as_ref().filter(|late| late.has_holes()) {
+            late.settle(&mut self.answers).await;
+            self.begin_again();
+        }
         let Connection {
             stream,
             worker,
             client,
             answers,
+            late: _,
         } = self;
         let mut sent = 0;
         let mut stalled = false;

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 pub use config::ServerConfig;
 pub use listener::{ListenError, Listeners, Place, write_port_file};
 
-use crate::command::{Executor, Shared};
+use crate::command::Shared;
 use acceptor::Stop;
 use worker::{Message, Site};
 
@@ -65,10 +65,7 @@ impl Server {
         let timers = runtime.handle().clone();
         let site = Arc::new(Site::new(config, Arc::clone(shared), timers));
         let workers: Vec<_> = (0..config.threads)
-            .map(|number| {
-                let executor = || Executor::new(Arc::clone(shared), number);
-                worker::start(number, &site, [executor(), executor()])
-            })
+            .map(|number| worker::start(number, &site))
             .collect::<io::Result<_>>()
             .map_err(ListenError::Thread)?;
         let inboxes = workers.iter().map(|(inbox, _)| inbox.clone()).collect();

@@ -147,19 +147,23 @@ pub(super) struct Worker {
 pub(super) fn start(
     number: usize,
     site: &Arc<Site>,
-    [executor, waiter]: [Executor; 2],
 ) -> io::Result<(mpsc::Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox) = mpsc::channel(HANDOVER_QUEUE);
     let site = Arc::clone(site);
     let mut builder = Builder::new_current_thread();
     builder.enable_io();
+    if site.shared.upstream.is_some() {
+        // The timeouts of upstream connections.
+        builder.enable_time();
+    }
     let thread = std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
+            let executor = || Executor::new(Arc::clone(&site.shared), number);
             let worker = Rc::new(Worker {
+                executor: RefCell::new(executor()),
+                waiter: executor(),
                 site,
-                executor: RefCell::new(executor),
-                waiter,
                 buffers: Buffers::default(),
                 clients: RefCell::default(),
                 second: Cell::new(0),

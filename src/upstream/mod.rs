@@ -1,7 +1,35 @@
-//! Upstream memcached servers: pools of them, and who of a pool has a key.
+//! Upstream memcached servers: pools of them, who of a pool has a key, and asking it.
+//!
+//! ```text
+//!   key ─▶ Members (prefix ─▶ pool ─▶ ring) ─▶ Server
+//!                                                │ one for all workers: is it up, figures, missed deletes
+//!   worker ─▶ Link ─▶ Connection ─ pipeline ─────┘
+//!   thread `upstream` (care): probes, delivers what was missed, readmits
+//! ```
+//!
+//! It knows nothing of tiers and clients: whoever asks hands over how to write the request and what
+//! to do with its answer.
 
+mod care;
+pub mod config;
+mod connection;
 pub mod hash;
+mod link;
+mod pools;
 pub mod ring;
+mod server;
+mod undelivered;
 
+pub use care::Care;
+pub use config::UpstreamConfig;
+pub use connection::{Connection, Dialect, Done, Failure, Outcome, Verdict};
 pub use hash::KeyHash;
+pub use link::Link;
+pub use pools::{Members, Pools};
 pub use ring::{Member, Points, Ring};
+pub use server::{LATENCY_US, Server, Stats};
+
+/// Whether a key has to be sent in base64: it has bytes that would end it on a text line.
+pub fn needs_base64(key: &[u8]) -> bool {
+    memchr::memchr3(b' ', b'\n', b'\r', key).is_some() || memchr::memchr(0, key).is_some()
+}

@@ -220,9 +220,6 @@ mod tests {
         assert_eq!(KeyHash::Fnv1a32.place(b""), 0x811c_9dc5);
         assert_eq!(KeyHash::Fnv1a32.place(b"foobar"), 0xbf9c_f968);
         assert_eq!(KeyHash::Fnv1_32.place(b"foobar"), 0x31f0_b262);
-        assert_eq!(
-            KeyHash::Fnv1_64.place(b"foobar"),
-            0xa4dd_a9c2
-        );
+        assert_eq!(KeyHash::Fnv1_64.place(b"foobar"), 0xa4dd_a9c2);
     }
 }

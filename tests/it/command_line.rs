@@ -47,7 +47,10 @@ fn nothing_is_ignored_in_silence() {
         (&["-p", "70000"], "no TCP port"),
         (&["-p", "0"], "nobody could connect"),
         (&["--dry", "s3://bucket"], "s3 is not built yet"),
-        (&["--cold", "memcached://h:1"], "--cold: only ram"),
+        (
+            &["--cold", "memcached://h:1"],
+            "memcached.state: memcached servers need a folder",
+        ),
         (&["--tracking", "redis://h"], "redis is not built yet"),
         (&["--admin", "127.0.0.1:1"], "--admin: not built yet"),
         (&["--dry-size", "1g"], "without a dry tier"),

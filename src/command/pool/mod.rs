@@ -1,0 +1,226 @@
+//! Commands over an upstream pool: the pool decides, this process holds copies.
+//!
+//! ```text
+//!   read   copy ── hit ─▶ answer                        (strict: only once the pool says it is current)
+//!           └ miss ─▶ mg … ─▶ hole in the answers ◀─ reply ─▶ keep a copy
+//!   write  drop the copy ─▶ ms md ma … ─▶ hole ◀─ reply ─▶ keep a copy of what a store took
+//! ```
+//!
+//! Every request is written anew from its parsed fields, as a meta command where there is one, and
+//! every reply is read and written anew. A server that does not answer makes reads misses and
+//! writes errors.
+
+mod read;
+mod relay;
+mod write;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tiercache_protocol::exptime::Exptime;
+use tiercache_protocol::request::{MetaForm, Request, Returns};
+
+use super::late::{Hole, Late};
+use super::{Executor, Flow, Progress, Shared};
+use crate::clock::UnixSeconds;
+use crate::metrics::Counters;
+use crate::tier::{Copied, Copies, Fence, Local};
+use crate::upstream::config::Sharing;
+use crate::upstream::{Dialect, Failure, Link, Members, Pools, Server};
+
+/// The pools that a process answers from.
+pub struct Upstream {
+    /// The servers.
+    pub pools: Arc<Pools>,
+    /// Copies in RAM; none for a mere proxy.
+    pub copies: Option<Copies>,
+    /// Who else writes to the pools.
+    pub sharing: Sharing,
+}
+
+/// A worker's way to the pools.
+pub(super) struct Proxy {
+    shared: Arc<Shared>,
+    link: Link,
+    local: RefCell<Local>,
+    members: RefCell<(u64, Arc<Members>)>,
+}
+
+/// What a request over a pool needs to be answered.
+struct Place {
+    late: Rc<Late>,
+    hole: Hole,
+}
+
+impl Place {
+    fn fill(self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.late.fill(self.hole, write);
+    }
+}
+
+impl Proxy {
+    /// The proxy of worker number `worker`, if there are pools.
+    pub(super) fn new(shared: &Arc<Shared>, worker: usize) -> Option<Rc<Proxy>> {
+        let upstream = shared.upstream.as_ref()?;
+        let generation = upstream.pools.generation();
+        Some(Rc::new(Proxy {
+            link: Link::new(shared.settings.item_size_max),
+            local: RefCell::new(shared.cache.local(worker)),
+            members: RefCell::new((generation, upstream.pools.members())),
+            shared: Arc::clone(shared),
+        }))
+    }
+
+    fn upstream(&self) -> &Upstream {
+        let upstream = self.shared.upstream.as_ref();
+        upstream.expect("a proxy is only made where there are pools")
+    }
+
+    fn copies(&self) -> Option<&Copies> {
+        self.upstream().copies.as_ref()
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.local.borrow().counters)
+    }
+
+    /// Notices when the pools have been replaced. Called once for all requests of a read batch.
+    pub(super) fn refresh(&self) {
+        let pools = &self.upstream().pools;
+        let generation = pools.generation();
+        let mut known = self.members.borrow_mut();
+        if known.0 != generation {
+            *known = (generation, pools.members());
+            self.link.keep_only(known.1.servers());
+        }
+    }
+
+    fn server(&self, key: &[u8]) -> Arc<Server> {
+        Arc::clone(self.members.borrow().1.server(key))
+    }
+
+    /// Whether the server compares a CAS unique for `mg`.
+    fn compares(&self, server: &Arc<Server>) -> bool {
+        self.link.connection(server).dialect() == Some(Dialect::MetaCompare)
+    }
+
+    fn begin_read(&self, key: &[u8]) -> Option<Fence> {
+        self.copies().map(|copies| copies.begin_read(key))
+    }
+
+    fn begin_write(&self, key: &[u8]) -> Option<Fence> {
+        let copies = self.copies()?;
+        Some(copies.begin_write(&mut self.local.borrow_mut(), key))
+    }
+
+    fn end_read(&self, key: &[u8], fence: Option<Fence>, copied: &Copied<'_>) {
+        if let (Some(copies), Some(fence)) = (self.copies(), fence) {
+            copies.end_read(&mut self.local.borrow_mut(), key, fence, copied);
+        }
+    }
+
+    fn end_write(&self, key: &[u8], fence: Option<Fence>, taken: Option<&Copied<'_>>) {
+        if let (Some(copies), Some(fence)) = (self.copies(), fence) {
+            copies.end_write(&mut self.local.borrow_mut(), key, fence, taken);
+        }
+    }
+
+    fn now(&self) -> UnixSeconds {
+        self.shared.clock.recent()
+    }
+}
+
+impl Executor {
+    /// Executes a request over the pools; what concerns this process alone is left to `execute_here`.
+    pub(super) fn execute_over_pool(
+        &mut self,
+        proxy: &Rc<Proxy>,
+        request: &Request<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let Some(late) = progress.late.clone() else {
+            return self.execute_here(request, progress, out);
+        };
+        if late.is_full() {
+            return Flow::Flush;
+        }
+        let place = || Place {
+            hole: late.make_hole(out.len()),
+            late: Rc::clone(&late),
+        };
+        match request {
+            Request::Get(get) => return self.get_over_pool(proxy, get, progress, &late, out),
+            Request::Retrieve(retrieve) => {
+                if !self.retrieve_copy(proxy, retrieve, out) {
+                    let place = Place {
+                        hole: late.make_hole(out.len()),
+                        late,
+                    };
+                    proxy.retrieve(retrieve, place);
+                }
+            }
+            Request::Store(store) => proxy.store(store, place()),
+            Request::Delete(delete) => proxy.delete(delete, place()),
+            Request::Arithmetic(request) => proxy.arithmetic(request, place()),
+            Request::Touch(touch) => proxy.touch(touch, place()),
+            Request::Inspect(inspect) => proxy.inspect(inspect, place()),
+            Request::FlushAll { delay, noreply } => {
+                if self.shared.settings.flush_enabled {
+                    self.local.counters.cmd_flush.bump();
+                    proxy.flush_all(*delay, *noreply, place());
+                } else {
+                    self.flush_all(*delay, *noreply, out);
+                }
+            }
+            _ => return self.execute_here(request, progress, out),
+        }
+        Flow::Done
+    }
+}
+
+/// The form of a meta request to a pool that asks for `letters`.
+fn form<'a>(key: &'a [u8], opaque: &'a [u8], letters: &[u8]) -> MetaForm<'a> {
+    let mut returns = Returns::default();
+    letters.iter().for_each(|letter| returns.push(*letter));
+    MetaForm {
+        key,
+        key_base64: crate::upstream::needs_base64(key),
+        quiet: false,
+        opaque: Some(opaque),
+        returns,
+    }
+}
+
+/// The form of a client's meta request as it goes to a pool: with our opaque number for his, and
+/// asking for `letters` too.
+fn form_for_pool<'a>(form: &MetaForm<'a>, opaque: &'a [u8], letters: &[u8]) -> MetaForm<'a> {
+    let mut returns = form.returns;
+    for letter in letters {
+        if !returns.contains(*letter) {
+            returns.push(*letter);
+        }
+    }
+    MetaForm {
+        quiet: false,
+        opaque: Some(opaque),
+        returns,
+        ..*form
+    }
+}
+
+/// The answer to a write that failed.
+fn failed(out: &mut Vec<u8>, failure: Failure) {
+    out.extend_from_slice(match failure {
+        Failure::Down => b"SERVER_ERROR upstream server is down\r\n".as_slice(),
+        Failure::Busy => b"SERVER_ERROR too many requests wait for the upstream server\r\n",
+        Failure::TimedOut => b"SERVER_ERROR upstream server did not answer in time\r\n",
+        Failure::Lost => b"SERVER_ERROR lost the connection to the upstream server\r\n",
+    });
+}
+
+/// When an item expires that has so many seconds left, as a pool told them with flag `t`.
+fn exptime(ttl: Option<u32>, now: UnixSeconds) -> UnixSeconds {
+    ttl.map_or(0, |seconds| Exptime::Relative(seconds).resolve(now))
+}

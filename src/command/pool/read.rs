@@ -1,0 +1,455 @@
+//! get gets gat gats mg over a pool: from a copy, else from the pool.
+
+use std::rc::Rc;
+
+use tiercache_protocol::encode;
+use tiercache_protocol::encode_request;
+use tiercache_protocol::exptime::Exptime;
+use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
+use tiercache_protocol::request::{Get, Request, Retrieve, Returns};
+
+use super::super::detail::Event;
+use super::super::late::Late;
+use super::super::retrieve::{write_hit, write_value};
+use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
+use super::relay::{self, Asked};
+use super::{Place, Proxy, exptime, form, form_for_pool};
+use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found};
+use crate::upstream::config::Sharing;
+use crate::upstream::{Failure, Outcome, Verdict};
+
+/// What a copy can answer of `mg`: not its times in the pool.
+const COPY_ANSWERS: &[u8] = b"bcfkOsv";
+
+/// A read that is on its way to the pool.
+struct Read {
+    key: Box<[u8]>,
+    key_base64: bool,
+    value: bool,
+    known_cas: Option<u64>,
+    new_cas: Option<u64>,
+    vivify: Option<Exptime>,
+    recache: Option<Exptime>,
+    touch: Option<Exptime>,
+    no_bump: bool,
+    /// What the pool is asked for.
+    returns: Returns,
+    answer_as: AnswerAs,
+    /// The CAS unique of the copy that the pool is asked to confirm.
+    copy_cas: Option<u64>,
+    /// Whether it was sent before, on a connection that was lost.
+    again: bool,
+}
+
+enum AnswerAs {
+    Values { with_cas: bool },
+    Meta(Asked),
+}
+
+impl Read {
+    /// Whether it may change the item, or what others are told about it.
+    fn changes(&self) -> bool {
+        self.touch.is_some() || self.vivify.is_some() || self.recache.is_some()
+    }
+
+    fn request<'r>(&'r self, opaque: &'r [u8]) -> Request<'r> {
+        let mut form = form(&self.key, opaque, &[]);
+        form.key_base64 = self.key_base64;
+        form.returns = self.returns;
+        Request::Retrieve(Retrieve {
+            key: &self.key,
+            value: self.value,
+            known_cas: self.copy_cas.or(self.known_cas),
+            new_cas: self.new_cas,
+            vivify: self.vivify,
+            recache: self.recache,
+            touch: self.touch,
+            no_bump: self.no_bump,
+            form,
+        })
+    }
+
+    /// Whether a reply is about this key. One that was stored in base64 is told so, and is left to
+    /// the opaque number.
+    fn is_about_key(&self, reply: &MetaReply<'_>) -> bool {
+        match reply.flags.token(b'k') {
+            Some(key) => *key == *self.key || reply.flags.token(b'b').is_some(),
+            None => true,
+        }
+    }
+
+    /// The copy that may be kept of what the pool told.
+    fn copied<'v>(&self, reply: &MetaReply<'v>, now: u32) -> Option<Copied<'v>> {
+        let flags = reply.flags;
+        let special = [b'W', b'X', b'Z', b'b'];
+        if self.changes() || special.into_iter().any(|flag| flags.token(flag).is_some()) {
+            return None;
+        }
+        Some(Copied {
+            flags: flags.client_flags()?,
+            cas: flags.cas()?,
+            exptime: exptime(flags.ttl()?, now),
+            value: reply.value?,
+        })
+    }
+}
+
+impl Executor {
+    pub(super) fn get_over_pool(
+        &mut self,
+        proxy: &Rc<Proxy>,
+        get: &Get<'_>,
+        progress: &mut Progress,
+        late: &Rc<Late>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut keys = get.keys.clone();
+        if progress.keys_done > 0 {
+            keys.nth(progress.keys_done - 1);
+        }
+        let strict = proxy.upstream().sharing == Sharing::Strict;
+        for key in keys {
+            if late.is_full() || out.len() > OUT_BYTES_SOFT_MAX {
+                return Flow::Flush;
+            }
+            progress.keys_done += 1;
+            let mut copy_cas = None;
+            if get.touch.is_none() && proxy.copies().is_some() {
+                if strict {
+                    copy_cas = self.copy_cas(key);
+                } else if self.get_copy(key, get.with_cas, out) {
+                    continue;
+                }
+            }
+            let place = Place {
+                hole: late.make_hole(out.len()),
+                late: Rc::clone(late),
+            };
+            proxy.get(key, get.with_cas, get.touch, copy_cas, place);
+        }
+        if get.last {
+            encode::end(out);
+        }
+        Flow::Done
+    }
+
+    /// Answers a key from its copy; false if there is none.
+    #[inline]
+    fn get_copy(&mut self, key: &[u8], with_cas: bool, out: &mut Vec<u8>) -> bool {
+        let cas_enabled = self.shared.settings.cas_enabled;
+        let found = self
+            .shared
+            .cache
+            .read(&mut self.local, &mut Attempt::default(), key, |view| {
+                write_value(out, key, &view, with_cas, cas_enabled);
+                Some(())
+            });
+        let hit = is_hit(&found);
+        if hit {
+            self.count_copy(key);
+        }
+        hit
+    }
+
+    fn copy_cas(&mut self, key: &[u8]) -> Option<u64> {
+        let mut cas = None;
+        // Only looked at: whether it is served is decided once the pool has answered.
+        let _ = self
+            .shared
+            .cache
+            .read(&mut self.local, &mut Attempt::default(), key, |view| {
+                cas = Some(view.facts().cas());
+                None::<()>
+            });
+        cas
+    }
+
+    /// Answers `mg` from a copy; false if there is none, or it cannot answer this.
+    pub(super) fn retrieve_copy(
+        &mut self,
+        proxy: &Proxy,
+        retrieve: &Retrieve<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let letters = retrieve.form.returns.letters();
+        if proxy.copies().is_none()
+            || proxy.upstream().sharing == Sharing::Strict
+            || retrieve.form.key_base64
+            || !is_plain(retrieve)
+            || !letters.iter().all(|letter| COPY_ANSWERS.contains(letter))
+        {
+            return false;
+        }
+        let (now, cas_enabled) = (self.now, self.shared.settings.cas_enabled);
+        let found = self.shared.cache.read(
+            &mut self.local,
+            &mut Attempt::default(),
+            retrieve.key,
+            |view| {
+                let facts = view.facts();
+                let exptime = facts.exptime;
+                write_hit(
+                    out,
+                    retrieve,
+                    &view,
+                    &facts,
+                    exptime,
+                    false,
+                    now,
+                    cas_enabled,
+                );
+                Some(())
+            },
+        );
+        let hit = is_hit(&found);
+        if hit {
+            self.local.counters.cmd_meta.bump();
+            self.count_copy(retrieve.key);
+        }
+        hit
+    }
+
+    fn count_copy(&self, key: &[u8]) {
+        let counters = &self.local.counters;
+        counters.cmd_get.bump();
+        counters.get_hits.bump();
+        counters.hot_hits.bump();
+        self.shared.detail.count(key, Event::Hit);
+    }
+}
+
+fn is_hit(found: &Found<Lookup<()>>) -> bool {
+    matches!(
+        found,
+        Found::Done {
+            result: Lookup::Hit(()),
+            ..
+        }
+    )
+}
+
+impl Proxy {
+    fn get(
+        self: &Rc<Proxy>,
+        key: &[u8],
+        with_cas: bool,
+        touch: Option<Exptime>,
+        copy_cas: Option<u64>,
+        place: Place,
+    ) {
+        let letters: &[u8] = match (self.copies().is_some(), with_cas) {
+            (true, _) => b"kfctv",
+            (false, true) => b"kfcv",
+            (false, false) => b"kfv",
+        };
+        let form = form(key, b"", letters);
+        self.read(
+            Read {
+                key: key.into(),
+                key_base64: form.key_base64,
+                value: true,
+                known_cas: None,
+                new_cas: None,
+                vivify: None,
+                recache: None,
+                touch,
+                no_bump: false,
+                returns: form.returns,
+                answer_as: AnswerAs::Values { with_cas },
+                copy_cas,
+                again: false,
+            },
+            place,
+        );
+    }
+
+    pub(super) fn retrieve(self: &Rc<Proxy>, retrieve: &Retrieve<'_>, place: Place) {
+        self.counters().cmd_meta.bump();
+        let wanted: &[u8] = match (self.copies().is_some(), retrieve.value) {
+            (true, true) if is_plain(retrieve) => b"kfct",
+            (_, true) => b"k",
+            (_, false) => b"",
+        };
+        let form = form_for_pool(&retrieve.form, b"", wanted);
+        self.read(
+            Read {
+                key: retrieve.key.into(),
+                key_base64: form.key_base64,
+                value: retrieve.value,
+                known_cas: retrieve.known_cas,
+                new_cas: retrieve.new_cas,
+                vivify: retrieve.vivify,
+                recache: retrieve.recache,
+                touch: retrieve.touch,
+                no_bump: retrieve.no_bump,
+                returns: form.returns,
+                answer_as: AnswerAs::Meta(Asked::new(&retrieve.form)),
+                copy_cas: None,
+                again: false,
+            },
+            place,
+        );
+    }
+
+    fn read(self: &Rc<Proxy>, mut read: Read, place: Place) {
+        let server = self.server(&read.key);
+        if !read.changes() && server.missed_delete(&read.key) {
+            return self.miss(&read, place);
+        }
+        if read.copy_cas.is_some() && !self.compares(&server) {
+            read.copy_cas = None;
+        }
+        let fence = if read.changes() {
+            self.begin_write(&read.key)
+        } else {
+            self.begin_read(&read.key)
+        };
+        let proxy = Rc::clone(self);
+        let read = Rc::new(read);
+        let sent = Rc::clone(&read);
+        self.link.request(
+            &server,
+            move |out, opaque| encode_request(out, &sent.request(opaque)),
+            Box::new(move |outcome| proxy.read_answered(read, fence, place, &outcome)),
+        );
+    }
+
+    fn read_answered(
+        self: &Rc<Proxy>,
+        read: Rc<Read>,
+        fence: Option<Fence>,
+        place: Place,
+        outcome: &Outcome<'_>,
+    ) -> Verdict {
+        if read.changes() {
+            self.end_write(&read.key, fence, None);
+        }
+        let reply = match outcome {
+            Outcome::Failed(Failure::Lost) if !read.again && !read.changes() => {
+                // Reading twice harms nobody, and a server that was restarted answers now.
+                if let Ok(mut read) = Rc::try_unwrap(read) {
+                    read.again = true;
+                    self.read(read, place);
+                }
+                return Verdict::Fits;
+            }
+            Outcome::Failed(_) => {
+                self.miss(&read, place);
+                return Verdict::Fits;
+            }
+            Outcome::Reply(Reply::Error { kind, message }) => {
+                match &read.answer_as {
+                    AnswerAs::Values { .. } => self.miss(&read, place),
+                    AnswerAs::Meta(_) => place.fill(|out| relay::error(out, *kind, message)),
+                }
+                return Verdict::Fits;
+            }
+            Outcome::Reply(Reply::Meta(reply)) if read.is_about_key(reply) => reply,
+            Outcome::Reply(_) => {
+                self.miss(&read, place);
+                return Verdict::Garbled;
+            }
+        };
+        match reply.status {
+            MetaStatus::Value if read.value => self.hit(&read, fence, place, reply),
+            MetaStatus::Done if read.copy_cas.is_some() => self.confirmed(read, place),
+            MetaStatus::Done if matches!(read.answer_as, AnswerAs::Meta(_)) => {
+                self.hit(&read, fence, place, reply);
+            }
+            MetaStatus::Miss => match &read.answer_as {
+                AnswerAs::Meta(asked) => {
+                    self.count_read(&read, Event::Miss);
+                    place.fill(|out| {
+                        if !asked.quiet {
+                            asked.relay(out, reply);
+                        }
+                    });
+                }
+                AnswerAs::Values { .. } => self.miss(&read, place),
+            },
+            _ => {
+                self.miss(&read, place);
+                return Verdict::Garbled;
+            }
+        }
+        Verdict::Fits
+    }
+
+    fn hit(&self, read: &Read, fence: Option<Fence>, place: Place, reply: &MetaReply<'_>) {
+        self.count_read(read, Event::Hit);
+        if let Some(copied) = read.copied(reply, self.now()) {
+            self.end_read(&read.key, fence, &copied);
+        }
+        place.fill(|out| match &read.answer_as {
+            AnswerAs::Meta(asked) => asked.relay(out, reply),
+            AnswerAs::Values { with_cas } => {
+                let value = reply.value.unwrap_or_default();
+                let flags = reply.flags.client_flags().unwrap_or(0);
+                let cas = with_cas.then(|| reply.flags.cas().unwrap_or(0));
+                encode::value_line(out, &read.key, flags, value.len(), cas);
+                out.extend_from_slice(value);
+                out.extend_from_slice(b"\r\n");
+            }
+        });
+    }
+
+    /// Answers from the copy that the pool has confirmed, or asks for the value if the copy has gone.
+    fn confirmed(self: &Rc<Proxy>, read: Rc<Read>, place: Place) {
+        let AnswerAs::Values { with_cas } = read.answer_as else {
+            return self.miss(&read, place);
+        };
+        let mut answer = Vec::new();
+        let found = self.shared.cache.read(
+            &mut self.local.borrow_mut(),
+            &mut Attempt::default(),
+            &read.key,
+            |view| {
+                (Some(view.facts().cas()) == read.copy_cas).then(|| {
+                    write_value(&mut answer, &read.key, &view, with_cas, true);
+                })
+            },
+        );
+        if is_hit(&found) {
+            self.count_read(&read, Event::Hit);
+            let counters = self.counters();
+            counters.hot_hits.bump();
+            place.fill(|out| out.extend_from_slice(&answer));
+        } else {
+            self.get(&read.key, with_cas, None, None, place);
+        }
+    }
+
+    fn miss(&self, read: &Read, place: Place) {
+        self.count_read(read, Event::Miss);
+        place.fill(|out| match &read.answer_as {
+            AnswerAs::Values { .. } => {}
+            AnswerAs::Meta(asked) => asked.miss(out, &read.key),
+        });
+    }
+
+    fn count_read(&self, read: &Read, event: Event) {
+        let counters = self.counters();
+        counters.cmd_get.bump();
+        if read.touch.is_some() {
+            counters.cmd_touch.bump();
+        }
+        match event {
+            Event::Hit => {
+                counters.get_hits.bump();
+                if read.copy_cas.is_none() {
+                    counters.cold_hits.bump();
+                }
+                if read.touch.is_some() {
+                    counters.touch_hits.bump();
+                }
+            }
+            _ => {
+                counters.get_misses.bump();
+                if read.touch.is_some() {
+                    counters.touch_misses.bump();
+                }
+            }
+        }
+        self.shared.detail.count(&read.key, event);
+    }
+}

@@ -1,0 +1,480 @@
+//! Stores, deletes, counting, touch, me and flush_all over a pool, which decides them all.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tiercache_protocol::encode::{
+    self, ArithmeticReply, DeleteReply, StoreFacts, StoreReply, TouchReply,
+};
+use tiercache_protocol::encode_request;
+use tiercache_protocol::exptime::Exptime;
+use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
+use tiercache_protocol::request::{
+    Arithmetic, Delete, Form, Inspect, Request, Retrieve, Store, StoreMode, Touch,
+};
+
+use super::super::detail::Event;
+use super::relay::{self, Asked};
+use super::{Place, Proxy, failed, form, form_for_pool};
+use crate::tier::Copied;
+use crate::upstream::{Outcome, Verdict};
+
+/// A stored value up to this size is kept until the pool has taken it, and then as a copy.
+const COPIED_VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// How the client is answered.
+enum AnswerAs {
+    Classic { noreply: bool },
+    Meta(Asked),
+}
+
+impl AnswerAs {
+    fn new(form: &Form<'_>) -> AnswerAs {
+        match form {
+            Form::Classic { noreply } => AnswerAs::Classic { noreply: *noreply },
+            Form::Meta(form) => AnswerAs::Meta(Asked::new(form)),
+        }
+    }
+
+    fn is_meta(&self) -> bool {
+        matches!(self, AnswerAs::Meta(_))
+    }
+
+    /// Writes the answer to an outcome; `classic` writes that of a classic command for a status it
+    /// can have, else answers false. Quiet meta commands hide the status `HD` alone.
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        outcome: &Outcome<'_>,
+        classic: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
+    ) -> Verdict {
+        let silent = matches!(self, AnswerAs::Classic { noreply: true });
+        match outcome {
+            Outcome::Failed(failure) => {
+                if !silent {
+                    failed(out, *failure);
+                }
+            }
+            Outcome::Reply(Reply::Error { kind, message }) => {
+                if !silent {
+                    relay::error(out, *kind, message);
+                }
+            }
+            Outcome::Reply(Reply::Meta(reply)) => match self {
+                AnswerAs::Meta(asked) => {
+                    if !(asked.quiet && is_done(reply)) {
+                        asked.relay(out, reply);
+                    }
+                }
+                AnswerAs::Classic { noreply } => {
+                    let form = Form::Classic { noreply: *noreply };
+                    if !classic(out, &form, reply) {
+                        return garbled(out, silent);
+                    }
+                }
+            },
+            Outcome::Reply(_) => return garbled(out, silent),
+        }
+        Verdict::Fits
+    }
+}
+
+fn garbled(out: &mut Vec<u8>, silent: bool) -> Verdict {
+    if !silent {
+        failed(out, crate::upstream::Failure::Lost);
+    }
+    Verdict::Garbled
+}
+
+/// Whether the item remembers that its key came in base64, which a copy does not.
+fn key_in_base64(form: &Form<'_>) -> bool {
+    matches!(form, Form::Meta(form) if form.key_base64)
+}
+
+fn is_done(reply: &MetaReply<'_>) -> bool {
+    matches!(reply.status, MetaStatus::Done | MetaStatus::Value)
+}
+
+fn status(outcome: &Outcome<'_>) -> Option<MetaStatus> {
+    match outcome {
+        Outcome::Reply(Reply::Meta(reply)) => Some(reply.status),
+        _ => None,
+    }
+}
+
+fn cas(outcome: &Outcome<'_>) -> Option<u64> {
+    match outcome {
+        Outcome::Reply(Reply::Meta(reply)) => reply.flags.cas(),
+        _ => None,
+    }
+}
+
+impl Proxy {
+    pub(super) fn store(self: &Rc<Proxy>, store: &Store<'_>, place: Place) {
+        let counters = self.counters();
+        counters.cmd_set.bump();
+        self.shared.detail.count(store.key, Event::Set);
+        let answer_as = AnswerAs::new(&store.form);
+        if answer_as.is_meta() {
+            counters.cmd_meta.bump();
+        }
+        let key: Box<[u8]> = store.key.into();
+        // What the pool has then is known if it is what the client sent.
+        let whole = matches!(
+            store.mode,
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace
+        ) && !store.invalidate
+            && !key_in_base64(&store.form)
+            && self.copies().is_some()
+            && store.value.len() <= COPIED_VALUE_BYTES_MAX;
+        let value: Option<Box<[u8]>> = whole.then(|| store.value.into());
+        let (flags, exptime) = (store.flags, store.exptime.resolve(self.now()));
+        let compares = store.compare.is_some();
+        let fence = self.begin_write(&key);
+        let proxy = Rc::clone(self);
+        let wanted: &[u8] = if whole { b"c" } else { b"" };
+        self.link.request(
+            &self.server(store.key),
+            |out, opaque| {
+                let form = match &store.form {
+                    Form::Meta(asked) => form_for_pool(asked, opaque, wanted),
+                    Form::Classic { .. } => form(store.key, opaque, wanted),
+                };
+                let form = Form::Meta(form);
+                encode_request(out, &Request::Store(Store { form, ..*store }));
+            },
+            Box::new(move |outcome| {
+                let status = status(&outcome);
+                let stored = status == Some(MetaStatus::Done);
+                let taken = match (&value, cas(&outcome)) {
+                    (Some(value), Some(cas)) if stored => Some(Copied {
+                        flags,
+                        cas,
+                        exptime,
+                        value,
+                    }),
+                    _ => None,
+                };
+                proxy.end_write(&key, fence, taken.as_ref());
+                match status {
+                    Some(MetaStatus::Done) => counters.total_items.bump(),
+                    Some(MetaStatus::Exists) => counters.cas_badval.bump(),
+                    Some(MetaStatus::NotFound) => counters.cas_misses.bump(),
+                    _ => {}
+                }
+                if compares && stored {
+                    counters.cas_hits.bump();
+                }
+                answer(place, &answer_as, &outcome, |out, form, reply| {
+                    let reply = match reply.status {
+                        MetaStatus::Done => StoreReply::Stored,
+                        MetaStatus::NotStored => StoreReply::NotStored,
+                        MetaStatus::Exists => StoreReply::Exists,
+                        MetaStatus::NotFound => StoreReply::NotFound,
+                        _ => return false,
+                    };
+                    encode::store(out, form, StoreFacts::default(), reply);
+                    true
+                })
+            }),
+        );
+    }
+
+    pub(super) fn delete(self: &Rc<Proxy>, delete: &Delete<'_>, place: Place) {
+        let counters = self.counters();
+        self.shared.detail.count(delete.key, Event::Delete);
+        let answer_as = AnswerAs::new(&delete.form);
+        if answer_as.is_meta() {
+            counters.cmd_meta.bump();
+        }
+        let key: Box<[u8]> = delete.key.into();
+        let server = self.server(delete.key);
+        let asked_server = Arc::clone(&server);
+        // One that fails is delivered later, unless it depends on what the pool had then.
+        let deliver_later = delete.compare.is_none();
+        let fence = self.begin_write(&key);
+        let proxy = Rc::clone(self);
+        self.link.request(
+            &asked_server,
+            |out, opaque| {
+                let form = match &delete.form {
+                    Form::Meta(asked) => form_for_pool(asked, opaque, b""),
+                    Form::Classic { .. } => form(delete.key, opaque, b""),
+                };
+                let form = Form::Meta(form);
+                encode_request(out, &Request::Delete(Delete { form, ..*delete }));
+            },
+            Box::new(move |outcome| {
+                if deliver_later && matches!(outcome, Outcome::Failed(_)) {
+                    server.keep_delete(&key);
+                }
+                proxy.end_write(&key, fence, None);
+                match status(&outcome) {
+                    Some(MetaStatus::Done) => counters.delete_hits.bump(),
+                    _ => counters.delete_misses.bump(),
+                }
+                answer(place, &answer_as, &outcome, |out, form, reply| {
+                    let reply = match reply.status {
+                        MetaStatus::Done => DeleteReply::Deleted,
+                        MetaStatus::NotFound => DeleteReply::NotFound,
+                        MetaStatus::Exists => DeleteReply::Exists,
+                        _ => return false,
+                    };
+                    encode::delete(out, form, reply);
+                    true
+                })
+            }),
+        );
+    }
+
+    /// Deletes a key whose new value was refused, without an answer.
+    pub(in super::super) fn delete_quietly(self: &Rc<Proxy>, key: &[u8]) {
+        let server = self.server(key);
+        let asked_server = Arc::clone(&server);
+        let fence = self.begin_write(key);
+        let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        self.link.request(
+            &asked_server,
+            |out, opaque| {
+                let request = Delete {
+                    key,
+                    compare: None,
+                    new_cas: None,
+                    invalidate: false,
+                    touch: None,
+                    clear: false,
+                    form: Form::Meta(form(key, opaque, b"")),
+                };
+                encode_request(out, &Request::Delete(request));
+            },
+            Box::new(move |outcome| {
+                if matches!(outcome, Outcome::Failed(_)) {
+                    server.keep_delete(&kept);
+                }
+                proxy.end_write(&kept, fence, None);
+                Verdict::Fits
+            }),
+        );
+    }
+
+    pub(super) fn arithmetic(self: &Rc<Proxy>, request: &Arithmetic<'_>, place: Place) {
+        let counters = self.counters();
+        let answer_as = AnswerAs::new(&request.form);
+        if answer_as.is_meta() {
+            counters.cmd_meta.bump();
+        }
+        let decrement = request.decrement;
+        let key: Box<[u8]> = request.key.into();
+        let fence = self.begin_write(&key);
+        let proxy = Rc::clone(self);
+        self.link.request(
+            &self.server(request.key),
+            |out, opaque| {
+                let form = match &request.form {
+                    Form::Meta(asked) => form_for_pool(asked, opaque, b""),
+                    Form::Classic { .. } => form(request.key, opaque, b"v"),
+                };
+                let form = Form::Meta(form);
+                encode_request(out, &Request::Arithmetic(Arithmetic { form, ..*request }));
+            },
+            Box::new(move |outcome| {
+                proxy.end_write(&key, fence, None);
+                match (status(&outcome), decrement) {
+                    (Some(MetaStatus::Value | MetaStatus::Done), false) => {
+                        counters.incr_hits.bump();
+                    }
+                    (Some(MetaStatus::Value | MetaStatus::Done), true) => {
+                        counters.decr_hits.bump();
+                    }
+                    (Some(MetaStatus::NotFound), false) => counters.incr_misses.bump(),
+                    (Some(MetaStatus::NotFound), true) => counters.decr_misses.bump(),
+                    (Some(MetaStatus::Exists), _) => counters.cas_badval.bump(),
+                    _ => {}
+                }
+                answer(place, &answer_as, &outcome, |out, form, reply| {
+                    let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
+                    let reply = match reply.status {
+                        MetaStatus::Value => match reply.value.and_then(number) {
+                            Some(value) => ArithmeticReply::Value {
+                                value,
+                                cas: 0,
+                                ttl: None,
+                            },
+                            None => return false,
+                        },
+                        MetaStatus::NotFound => ArithmeticReply::NotFound,
+                        MetaStatus::NotStored => ArithmeticReply::NotStored,
+                        MetaStatus::Exists => ArithmeticReply::Exists,
+                        _ => return false,
+                    };
+                    encode::arithmetic(out, form, reply);
+                    true
+                })
+            }),
+        );
+    }
+
+    pub(super) fn touch(self: &Rc<Proxy>, touch: &Touch<'_>, place: Place) {
+        let counters = self.counters();
+        counters.cmd_touch.bump();
+        let answer_as = AnswerAs::new(&touch.form);
+        let key: Box<[u8]> = touch.key.into();
+        let fence = self.begin_write(&key);
+        let proxy = Rc::clone(self);
+        // A key that cannot stand on a text line needs the meta command, which counts as a fetch too.
+        let in_base64 = crate::upstream::needs_base64(touch.key);
+        self.link.request(
+            &self.server(touch.key),
+            |out, opaque| {
+                let request = if in_base64 {
+                    Request::Retrieve(Retrieve {
+                        key: touch.key,
+                        value: false,
+                        known_cas: None,
+                        new_cas: None,
+                        vivify: None,
+                        recache: None,
+                        touch: Some(touch.exptime),
+                        no_bump: false,
+                        form: form(touch.key, opaque, b""),
+                    })
+                } else {
+                    let form = Form::Classic { noreply: false };
+                    Request::Touch(Touch { form, ..*touch })
+                };
+                encode_request(out, &request);
+            },
+            Box::new(move |outcome| {
+                proxy.end_write(&key, fence, None);
+                let reply = match (&outcome, status(&outcome)) {
+                    (Outcome::Reply(Reply::Touched), _) | (_, Some(MetaStatus::Done)) => {
+                        Some(TouchReply::Touched)
+                    }
+                    (Outcome::Reply(Reply::NotFound), _) | (_, Some(MetaStatus::Miss)) => {
+                        Some(TouchReply::NotFound)
+                    }
+                    _ => None,
+                };
+                let Some(reply) = reply else {
+                    return answer(place, &answer_as, &outcome, |_, _, _| false);
+                };
+                match reply {
+                    TouchReply::Touched => counters.touch_hits.bump(),
+                    TouchReply::NotFound => counters.touch_misses.bump(),
+                }
+                let noreply = matches!(answer_as, AnswerAs::Classic { noreply: true });
+                place.fill(|out| encode::touch(out, &Form::Classic { noreply }, reply));
+                Verdict::Fits
+            }),
+        );
+    }
+
+    pub(super) fn inspect(self: &Rc<Proxy>, inspect: &Inspect<'_>, place: Place) {
+        self.counters().cmd_meta.bump();
+        self.link.request(
+            &self.server(inspect.key),
+            |out, _| encode_request(out, &Request::Inspect(inspect.clone())),
+            Box::new(move |outcome| {
+                let mut verdict = Verdict::Fits;
+                place.fill(|out| match &outcome {
+                    Outcome::Reply(Reply::Debug { key, facts }) => {
+                        out.extend_from_slice(b"ME ");
+                        out.extend_from_slice(key);
+                        out.push(b' ');
+                        out.extend_from_slice(facts);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    Outcome::Reply(Reply::Meta(reply)) if reply.status == MetaStatus::Miss => {
+                        out.extend_from_slice(b"EN\r\n");
+                    }
+                    Outcome::Reply(Reply::Error { kind, message }) => {
+                        relay::error(out, *kind, message);
+                    }
+                    Outcome::Reply(_) => verdict = garbled(out, false),
+                    Outcome::Failed(failure) => failed(out, *failure),
+                });
+                verdict
+            }),
+        );
+    }
+
+    /// Flushes all servers; the answer comes with the last of theirs.
+    pub(super) fn flush_all(self: &Rc<Proxy>, delay: Exptime, noreply: bool, place: Place) {
+        let at_once = !matches!(delay, Exptime::Relative(_) | Exptime::Absolute(_));
+        if let Some(copies) = self.copies() {
+            if at_once {
+                copies.flush();
+            } else {
+                self.shared.cache.flush(Some(delay.resolve(self.now())));
+            }
+        }
+        let members = Arc::clone(&self.members.borrow().1);
+        let waiting = Rc::new(Cell::new(members.servers().len()));
+        let failures = Rc::new(Cell::new(None));
+        let place = Rc::new(Cell::new(Some(place)));
+        for server in members.servers() {
+            let (waiting, failures, place) =
+                (Rc::clone(&waiting), Rc::clone(&failures), Rc::clone(&place));
+            let (proxy, flushed) = (Rc::clone(self), Arc::clone(server));
+            let request = Request::FlushAll {
+                delay,
+                noreply: false,
+            };
+            self.link.request(
+                server,
+                |out, _| encode_request(out, &request),
+                Box::new(move |outcome| {
+                    let verdict = match outcome {
+                        Outcome::Reply(Reply::Ok) => Verdict::Fits,
+                        Outcome::Reply(Reply::Error { kind, message }) => {
+                            failures.set(Some({
+                                let mut text = Vec::new();
+                                relay::error(&mut text, *kind, message);
+                                text
+                            }));
+                            Verdict::Fits
+                        }
+                        Outcome::Reply(_) => Verdict::Garbled,
+                        Outcome::Failed(failure) => {
+                            if at_once {
+                                flushed.keep_flush();
+                            }
+                            let mut text = Vec::new();
+                            failed(&mut text, failure);
+                            failures.set(Some(text));
+                            Verdict::Fits
+                        }
+                    };
+                    waiting.set(waiting.get() - 1);
+                    if waiting.get() == 0
+                        && let Some(place) = place.take()
+                    {
+                        if let Some(copies) = proxy.copies().filter(|_| at_once) {
+                            copies.flush();
+                        }
+                        let failed = failures.take();
+                        place.fill(|out| match failed {
+                            Some(text) if !noreply => out.extend_from_slice(&text),
+                            Some(_) => {}
+                            None => encode::ok(out, noreply),
+                        });
+                    }
+                    verdict
+                }),
+            );
+        }
+    }
+}
+
+/// Fills the place of an answer.
+fn answer(
+    place: Place,
+    answer_as: &AnswerAs,
+    outcome: &Outcome<'_>,
+    classic: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
+) -> Verdict {
+    let mut verdict = Verdict::Fits;
+    place.fill(|out| verdict = answer_as.write(out, outcome, classic));
+    verdict
+}

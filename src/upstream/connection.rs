@@ -1,0 +1,561 @@
+//! One pipelined connection to an upstream server, shared by all clients of a worker.
+//!
+//! ```text
+//!   request ─▶ unsent ──one write per turn──▶ server
+//!          └▶ in flight (in order) ◀─ reply ─ decoder ◀── reads
+//!                 └ the oldest waits too long, or a reply is another's: close, all that was sent fails
+//! ```
+//!
+//! Nothing the server sends is believed: a reply must have the opaque number of the oldest request
+//! in flight and the shape of an answer to it. What was not sent when a connection ends goes out on
+//! the next one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use tiercache_protocol::reply::{MetaStatus, Reply};
+use tiercache_protocol::{DecodedReply, ReplyDecoder};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_local;
+use tokio::time::{Sleep, sleep_until, timeout};
+
+use super::config::Place;
+use super::server::Server;
+
+/// Requests of one connection that wait for their answers, sent or not. More are refused.
+const IN_FLIGHT_MAX: usize = 16 * 1024;
+/// Bytes of requests that wait to be sent. More are refused, unless there are none.
+const UNSENT_BYTES_MAX: usize = 64 << 20;
+/// What one read brings in at most, unless a value is on its way.
+const READ_BYTES: usize = 16 * 1024;
+/// Reads in one turn before the worker's other tasks have theirs.
+const READS_PER_TURN: usize = 8;
+/// An empty buffer that grew beyond this is given back.
+const BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// Hears the answer to a request, and says whether it can be one.
+pub type Done = Box<dyn FnOnce(Outcome<'_>) -> Verdict>;
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// The server's answer.
+    Reply(&'a Reply<'a>),
+    /// There is none.
+    Failed(Failure),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The server is ejected, or could not be reached: nothing was sent.
+    Down,
+    /// Too much waits for the server already: nothing was sent.
+    Busy,
+    /// Not answered in time; it may still be done.
+    TimedOut,
+    /// The connection ended first, or was closed because of another answer; it may still be done.
+    Lost,
+}
+
+/// Whether an answer can be one to the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It can.
+    Fits,
+    /// It is another's: nothing that follows on this connection can be believed.
+    Garbled,
+}
+
+/// What a server was found to understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// The meta commands.
+    Meta,
+    /// These, and flag `C` of `mg` (memcached 1.6.41 on).
+    MetaCompare,
+}
+
+/// A connection to one server, made again whenever it is needed.
+pub struct Connection {
+    server: Arc<Server>,
+    value_max: usize,
+    pending: RefCell<Pending>,
+    dialect: Cell<Option<Dialect>>,
+    retired: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// The bytes of requests from stream position `begin` on; `sent` of them are sent.
+    bytes: Vec<u8>,
+    sent: usize,
+    begin: u64,
+    in_flight: VecDeque<InFlight>,
+    next_opaque: u32,
+    /// Wakes the task that drives the connection.
+    waker: Option<Waker>,
+    running: bool,
+}
+
+struct InFlight {
+    opaque: u32,
+    since: Instant,
+    /// Where the request begins in the stream of requests.
+    begin: u64,
+    done: Done,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("a request was not answered in time")]
+    TimedOut,
+    #[error("{0}")]
+    Garbled(String),
+    #[error("no longer needed")]
+    Retired,
+}
+
+impl Connection {
+    pub(super) fn new(server: Arc<Server>, value_max: usize) -> Rc<Connection> {
+        Rc::new(Connection {
+            server,
+            value_max,
+            pending: RefCell::default(),
+            dialect: Cell::new(None),
+            retired: Cell::new(false),
+        })
+    }
+
+    /// What the server understands; none before it was connected to.
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.dialect.get()
+    }
+
+    /// Ends the connection once everything is answered.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.pending.borrow_mut().waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn request(
+        self: &Rc<Connection>,
+        encode: impl FnOnce(&mut Vec<u8>, &[u8]),
+        done: Done,
+    ) {
+        let mut pending = self.pending.borrow_mut();
+        let unsent = pending.bytes.len() - pending.sent;
+        if pending.in_flight.len() >= IN_FLIGHT_MAX || unsent > UNSENT_BYTES_MAX {
+            drop(pending);
+            self.server.stats.errors.fetch_add(1, Relaxed);
+            // Nothing was sent, so there is nothing to compare with.
+            let _ = done(Outcome::Failed(Failure::Busy));
+            return;
+        }
+        let opaque = pending.next_opaque;
+        pending.next_opaque = opaque.wrapping_add(1);
+        let begin = pending.begin + pending.bytes.len() as u64;
+        encode(&mut pending.bytes, &opaque_text(opaque));
+        pending.in_flight.push_back(InFlight {
+            opaque,
+            since: Instant::now(),
+            begin,
+            done,
+        });
+        let waker = pending.waker.take();
+        if !pending.running {
+            pending.running = true;
+            spawn_local(Rc::clone(self).run());
+        }
+        drop(pending);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Connects and serves as long as there are requests; ends with the connection.
+    async fn run(self: Rc<Connection>) {
+        while !self.pending.borrow().in_flight.is_empty() {
+            let connected = timeout(self.server.connect_timeout, self.connect()).await;
+            let connected = connected.unwrap_or(Err(End::TimedOut));
+            let (mut stream, dialect) = match connected {
+                Ok(connected) => connected,
+                Err(end) => {
+                    tracing::debug!(server = %self.server.address.place, %end, "connect");
+                    self.server.failed();
+                    self.fail_all(Failure::Down);
+                    continue;
+                }
+            };
+            self.dialect.set(Some(dialect));
+            self.server.stats.connects.fetch_add(1, Relaxed);
+            let end = self.drive(&mut stream).await;
+            self.ended(&end);
+            if !matches!(end, End::Closed | End::Retired) {
+                // What is still in the kernel's buffers must not reach the server any more.
+                stream.reset_on_close();
+            }
+        }
+        self.pending.borrow_mut().running = false;
+    }
+
+    async fn connect(&self) -> Result<(Stream, Dialect), End> {
+        let mut stream = Stream::connect(&self.server.address.place).await?;
+        let dialect = stream.greet().await?;
+        Ok((stream, dialect))
+    }
+
+    /// Accounts for the end of a connection and fails what was sent on it.
+    fn ended(&self, end: &End) {
+        let mut failed = {
+            let pending = &mut *self.pending.borrow_mut();
+            let sent_to = pending.begin + pending.sent as u64;
+            let sent = pending
+                .in_flight
+                .partition_point(|request| request.begin < sent_to);
+            let failed: VecDeque<InFlight> = pending.in_flight.drain(..sent).collect();
+            let kept_from = pending
+                .in_flight
+                .front()
+                .map_or(pending.begin + pending.bytes.len() as u64, |r| r.begin);
+            pending.bytes.drain(..(kept_from - pending.begin) as usize);
+            (pending.begin, pending.sent) = (kept_from, 0);
+            failed
+        };
+        if matches!(end, End::Closed | End::Retired) && failed.is_empty() {
+            return;
+        }
+        tracing::warn!(server = %self.server.address.place, %end, lost = failed.len(), "upstream connection");
+        if matches!(end, End::Garbled(_)) {
+            self.server.stats.garbled.fetch_add(1, Relaxed);
+        }
+        self.server.failed();
+        let failure = match end {
+            End::TimedOut => Failure::TimedOut,
+            _ => Failure::Lost,
+        };
+        for request in failed.drain(..) {
+            self.fail(request, failure);
+        }
+    }
+
+    fn fail_all(&self, failure: Failure) {
+        let failed = {
+            let pending = &mut *self.pending.borrow_mut();
+            pending.begin += pending.bytes.len() as u64;
+            pending.sent = 0;
+            pending.bytes.clear();
+            std::mem::take(&mut pending.in_flight)
+        };
+        for request in failed {
+            self.fail(request, failure);
+        }
+    }
+
+    fn fail(&self, request: InFlight, failure: Failure) {
+        let stats = &self.server.stats;
+        stats.errors.fetch_add(1, Relaxed);
+        if failure == Failure::TimedOut {
+            stats.timeouts.fetch_add(1, Relaxed);
+        }
+        // A request that failed has no answer to compare.
+        let _ = (request.done)(Outcome::Failed(failure));
+    }
+
+    /// Sends and receives until the connection ends.
+    async fn drive(&self, stream: &mut Stream) -> End {
+        let mut input = Replies::new(self.value_max);
+        let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
+        let mut armed = false;
+        poll_fn(|cx| {
+            loop {
+                if let Err(end) = self.poll_send(cx, stream) {
+                    return Poll::Ready(end);
+                }
+                match self.poll_replies(cx, stream, &mut input) {
+                    Err(end) => return Poll::Ready(end),
+                    // The answers may have led to new requests.
+                    Ok(()) if self.has_unsent() && !stream.write_blocked => {}
+                    Ok(()) => break,
+                }
+            }
+            if let Some(end) = self.poll_timer(cx, timer.as_mut(), &mut armed) {
+                return Poll::Ready(end);
+            }
+            let mut pending = self.pending.borrow_mut();
+            if self.retired.get() && pending.in_flight.is_empty() {
+                return Poll::Ready(End::Retired);
+            }
+            pending.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn has_unsent(&self) -> bool {
+        let pending = self.pending.borrow();
+        pending.sent < pending.bytes.len()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Result<(), End> {
+        let pending = &mut *self.pending.borrow_mut();
+        stream.write_blocked = false;
+        while pending.sent < pending.bytes.len() {
+            match stream.poll_write(cx, &pending.bytes[pending.sent..]) {
+                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(count)) => pending.sent += count,
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => {
+                    stream.write_blocked = true;
+                    return Ok(());
+                }
+            }
+        }
+        pending.begin += pending.bytes.len() as u64;
+        pending.sent = 0;
+        pending.bytes.clear();
+        if pending.bytes.capacity() > BUFFER_KEPT_BYTES_MAX {
+            pending.bytes = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn poll_replies(
+        &self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        input: &mut Replies,
+    ) -> Result<(), End> {
+        for _ in 0..READS_PER_TURN {
+            match input.poll_read(cx, stream) {
+                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(_)) => self.answer(input)?,
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Hands each whole reply to the oldest request in flight.
+    fn answer(&self, input: &mut Replies) -> Result<(), End> {
+        let now = Instant::now();
+        loop {
+            let (reply, consumed) = match input.decoder.decode(&input.bytes[input.start..]) {
+                DecodedReply::Reply { reply, consumed } => (reply, consumed),
+                DecodedReply::More { total } => {
+                    input.total = total;
+                    return Ok(());
+                }
+                DecodedReply::Invalid { reason } => return Err(End::Garbled(reason.to_string())),
+            };
+            let oldest = {
+                let pending = &mut *self.pending.borrow_mut();
+                let sent_to = pending.begin + pending.sent as u64;
+                match pending.in_flight.front() {
+                    Some(oldest) if oldest.begin < sent_to => {}
+                    _ => return Err(End::Garbled("an answer that nobody asked for".into())),
+                }
+                if !opaque_fits(&reply, pending.in_flight.front().map_or(0, |r| r.opaque)) {
+                    return Err(End::Garbled("the answer to another request".into()));
+                }
+                pending.in_flight.pop_front()
+            };
+            if let Some(request) = oldest {
+                self.server.succeeded();
+                self.server.stats.answered_after(now - request.since);
+                if (request.done)(Outcome::Reply(&reply)) == Verdict::Garbled {
+                    return Err(End::Garbled("no answer to what was asked".into()));
+                }
+            }
+            input.start += consumed;
+        }
+    }
+
+    /// Ends the connection if the oldest request has waited for too long.
+    fn poll_timer(
+        &self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        armed: &mut bool,
+    ) -> Option<End> {
+        let deadline = {
+            let pending = self.pending.borrow();
+            pending.in_flight.front()?.since + self.server.request_timeout
+        };
+        if !*armed {
+            timer.as_mut().reset(deadline.into());
+            *armed = true;
+        }
+        // Armed for an older request, it fires too early and is set again: once in a timeout's
+        // time instead of once for each request.
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Some(End::TimedOut);
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+        None
+    }
+}
+
+/// The opaque token of request number `opaque`.
+fn opaque_text(opaque: u32) -> [u8; 8] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|digit| HEX[(opaque >> (28 - 4 * digit)) as usize & 15])
+}
+
+/// Whether a reply may be the answer to request number `opaque`. Classic replies and errors have no
+/// token, and versions before 1.6.19 leave it out where there is no item.
+fn opaque_fits(reply: &Reply<'_>, opaque: u32) -> bool {
+    match reply {
+        Reply::Meta(reply) => match reply.flags.opaque() {
+            Some(token) => token == opaque_text(opaque),
+            None => !matches!(reply.status, MetaStatus::Value | MetaStatus::Done),
+        },
+        _ => true,
+    }
+}
+
+/// Received and not yet decoded bytes.
+struct Replies {
+    bytes: Vec<u8>,
+    start: usize,
+    /// Bytes of the whole reply at the front, where its header told.
+    total: Option<usize>,
+    decoder: ReplyDecoder,
+}
+
+impl Replies {
+    fn new(value_max: usize) -> Replies {
+        Replies {
+            bytes: Vec::new(),
+            start: 0,
+            total: None,
+            decoder: ReplyDecoder::new(value_max),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.is_empty() && self.bytes.capacity() > BUFFER_KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+        // Room grows with what has arrived, never by what a header declares.
+        let missing = self.total.unwrap_or(0).saturating_sub(self.bytes.len());
+        self.bytes
+            .reserve(READ_BYTES.max(missing.min(self.bytes.len())));
+        match &mut stream.socket {
+            Socket::Tcp(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+            Socket::Unix(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+        }
+    }
+}
+
+/// A socket of either kind.
+struct Stream {
+    socket: Socket,
+    write_blocked: bool,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    async fn connect(place: &Place) -> io::Result<Stream> {
+        let socket = match place {
+            // The name is looked up for each connection, so that it may come to mean another place.
+            Place::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Socket::Tcp(stream)
+            }
+            Place::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        };
+        Ok(Stream {
+            socket,
+            write_blocked: false,
+        })
+    }
+
+    /// Finds out what the server understands: `mn` ends the answers, and a flag that is not known
+    /// is an error before it.
+    async fn greet(&mut self) -> Result<Dialect, End> {
+        const GREETING: &[u8] = b"mg tiercache-probe q s C1\r\nmn\r\n";
+        let mut sent = 0;
+        while sent < GREETING.len() {
+            sent += poll_fn(|cx| self.poll_write(cx, &GREETING[sent..])).await?;
+        }
+        let mut input = Replies::new(0);
+        let mut dialect = Dialect::MetaCompare;
+        loop {
+            match input.decoder.decode(&input.bytes[input.start..]) {
+                DecodedReply::Reply { reply, consumed } => {
+                    input.start += consumed;
+                    match reply {
+                        Reply::Meta(reply) if reply.status == MetaStatus::Noop => {
+                            return Ok(dialect);
+                        }
+                        // Somebody has stored an item of that name.
+                        Reply::Meta(_) => {}
+                        Reply::Error { kind, .. }
+                            if kind != tiercache_protocol::reply::ErrorKind::Unknown =>
+                        {
+                            dialect = Dialect::Meta;
+                        }
+                        _ => {
+                            let what = "the server does not know the meta commands";
+                            return Err(End::Garbled(what.into()));
+                        }
+                    }
+                }
+                DecodedReply::More { .. } => {
+                    if poll_fn(|cx| input.poll_read(cx, self)).await? == 0 {
+                        return Err(End::Closed);
+                    }
+                }
+                DecodedReply::Invalid { reason } => return Err(End::Garbled(reason.to_string())),
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Makes the close a reset, which discards what is not delivered yet.
+    fn reset_on_close(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            // It fails on a socket that is gone already, which is as good.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! All pools, and which of them has a key.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::config::{Address, PoolConfig, UpstreamConfig};
+use super::ring::Ring;
+use super::server::Server;
+use super::undelivered::Undelivered;
+
+/// The pools of a process, which a reload may replace while it runs.
+#[derive(Debug)]
+pub struct Pools {
+    current: Mutex<Arc<Members>>,
+    /// Grows with each replacement.
+    generation: AtomicU64,
+    state: PathBuf,
+}
+
+/// The pools at one time.
+#[derive(Debug)]
+pub struct Members {
+    pools: Vec<Pool>,
+    /// Prefixes and the pools that have their keys, longest first.
+    routes: Vec<(Box<[u8]>, usize)>,
+    servers: Vec<Arc<Server>>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    ring: Ring,
+    servers: Vec<Arc<Server>>,
+}
+
+impl Pools {
+    /// Opens what servers were not told in former runs; connects to nobody.
+    ///
+    /// # Errors
+    /// The state folder cannot be made or read.
+    pub fn open(config: &UpstreamConfig) -> io::Result<Pools> {
+        std::fs::create_dir_all(&config.state)?;
+        let members = Members::open(config, &[])?;
+        Ok(Pools {
+            current: Mutex::new(Arc::new(members)),
+            generation: AtomicU64::new(1),
+            state: config.state.clone(),
+        })
+    }
+
+    /// The pools as they are now.
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.current.lock())
+    }
+
+    /// Changes whenever the pools do.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// Takes other pools from now on. Servers that stay keep their connections and figures.
+    ///
+    /// # Errors
+    /// The state of a new server cannot be read; nothing has changed then.
+    pub fn replace(&self, config: &UpstreamConfig) -> io::Result<()> {
+        let config = UpstreamConfig {
+            state: self.state.clone(),
+            ..config.clone()
+        };
+        let mut current = self.current.lock();
+        *current = Arc::new(Members::open(&config, &current.servers)?);
+        self.generation.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+impl Members {
+    fn open(config: &UpstreamConfig, known: &[Arc<Server>]) -> io::Result<Members> {
+        let mut servers: Vec<Arc<Server>> = Vec::new();
+        let mut pools = Vec::new();
+        for pool in &config.pools {
+            let mut members = Vec::new();
+            for address in &pool.servers {
+                let same = |server: &&Arc<Server>| server.is(address, pool);
+                let server = match servers.iter().chain(known).find(same) {
+                    Some(server) => Arc::clone(server),
+                    None => Arc::new(Server::new(
+                        address,
+                        pool,
+                        Undelivered::open(undelivered_file(&config.state, address))?,
+                    )),
+                };
+                if !servers.iter().any(|known| Arc::ptr_eq(known, &server)) {
+                    servers.push(Arc::clone(&server));
+                }
+                members.push(server);
+            }
+            pools.push(Pool {
+                ring: pool.ring(),
+                servers: members,
+            });
+        }
+        let mut routes: Vec<_> = config
+            .routes
+            .iter()
+            .map(|route| (route.prefix.clone().into_boxed_slice(), route.pool))
+            .collect();
+        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Ok(Members {
+            pools,
+            routes,
+            servers,
+        })
+    }
+
+    /// The server that has `key`.
+    #[inline]
+    pub fn server(&self, key: &[u8]) -> &Arc<Server> {
+        let routed = self
+            .routes
+            .iter()
+            .find(|(prefix, _)| key.starts_with(prefix));
+        let pool = &self.pools[routed.map_or(0, |(_, pool)| *pool)];
+        match pool.servers.as_slice() {
+            [only] => only,
+            servers => &servers[pool.ring.member(key)],
+        }
+    }
+
+    /// All servers, each once.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+}
+
+impl Server {
+    /// Whether this is the server that `address` of `pool` means, spoken to in the same way.
+    fn is(&self, address: &Address, pool: &PoolConfig) -> bool {
+        self.address.place == address.place
+            && self.connect_timeout == pool.connect_timeout.0
+            && self.request_timeout == pool.request_timeout.0
+    }
+}
+
+/// The file of what a server was not told, named after its place.
+fn undelivered_file(state: &Path, address: &Address) -> PathBuf {
+    let name: String = address
+        .place
+        .to_string()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || ".-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    state.join(format!("undelivered-{name}"))
+}

@@ -1,0 +1,131 @@
+//! One upstream server as all workers see it: is it up, what was asked of it, what it was not told.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::config::{Address, PoolConfig};
+use super::undelivered::Undelivered;
+
+/// Upper bounds of the latency histogram, in microseconds; what takes longer is in one more row.
+pub const LATENCY_US: [u64; 8] = [100, 250, 500, 1_000, 2_500, 10_000, 50_000, 250_000];
+
+/// A server of a pool.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it is.
+    pub address: Address,
+    pub(super) connect_timeout: Duration,
+    pub(super) request_timeout: Duration,
+    eject_after: u32,
+    failures_in_a_row: AtomicU32,
+    ejected: AtomicBool,
+    /// Told when the server is ejected or has missed a delete: somebody has to look after it.
+    pub(super) needs_care: Notify,
+    /// What it was asked.
+    pub stats: Stats,
+    pub(super) undelivered: Undelivered,
+}
+
+/// Figures of one server, of all workers together.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Requests that were sent or refused.
+    pub requests: AtomicU64,
+    /// Requests that failed, whatever the reason.
+    pub errors: AtomicU64,
+    /// Requests that were not answered in time.
+    pub timeouts: AtomicU64,
+    /// Requests refused because the server is ejected.
+    pub refused: AtomicU64,
+    /// Connections closed because an answer was not understood or was another's.
+    pub garbled: AtomicU64,
+    /// Connections made.
+    pub connects: AtomicU64,
+    /// Times that the server was ejected.
+    pub ejections: AtomicU64,
+    /// Answers by latency, see [`LATENCY_US`].
+    pub latency: [AtomicU64; LATENCY_US.len() + 1],
+}
+
+impl Stats {
+    pub(super) fn answered_after(&self, time: Duration) {
+        let us = time.as_micros() as u64;
+        let row = LATENCY_US.partition_point(|bound| *bound < us);
+        self.latency[row].fetch_add(1, Relaxed);
+    }
+}
+
+impl Server {
+    /// A server of `pool` that nobody has spoken to yet.
+    pub(super) fn new(address: &Address, pool: &PoolConfig, undelivered: Undelivered) -> Server {
+        Server {
+            address: address.clone(),
+            connect_timeout: pool.connect_timeout.0,
+            request_timeout: pool.request_timeout.0,
+            eject_after: pool.eject_after,
+            failures_in_a_row: AtomicU32::new(0),
+            // What it was not told before it has to be told first.
+            ejected: AtomicBool::new(!undelivered.is_empty()),
+            needs_care: Notify::new(),
+            stats: Stats::default(),
+            undelivered,
+        }
+    }
+
+    /// Whether it gets no requests until it answers a probe.
+    #[inline]
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
+    /// Deletes that it has not acknowledged yet.
+    pub fn undelivered(&self) -> usize {
+        self.undelivered.len()
+    }
+
+    /// Whether a delete of `key` has not reached the server: what it has under it must not be read.
+    #[inline]
+    pub fn missed_delete(&self, key: &[u8]) -> bool {
+        self.undelivered.has(key)
+    }
+
+    /// Keeps a delete that the server did not acknowledge until it does.
+    pub fn keep_delete(&self, key: &[u8]) {
+        self.undelivered.add(key);
+        self.needs_care.notify_one();
+    }
+
+    /// Keeps a flush that the server did not acknowledge until it does.
+    pub fn keep_flush(&self) {
+        self.undelivered.add_everything();
+        self.needs_care.notify_one();
+    }
+
+    /// Counts an answer.
+    #[inline]
+    pub(super) fn succeeded(&self) {
+        if self.failures_in_a_row.load(Relaxed) != 0 {
+            self.failures_in_a_row.store(0, Relaxed);
+        }
+    }
+
+    /// Counts a failed connection; enough of them in a row eject the server.
+    pub(super) fn failed(&self) {
+        let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
+        if failures >= self.eject_after && !self.ejected.swap(true, Relaxed) {
+            self.stats.ejections.fetch_add(1, Relaxed);
+            tracing::warn!(server = %self.address.place, failures, "upstream server ejected");
+            self.needs_care.notify_one();
+        }
+    }
+
+    /// Lets requests through again.
+    pub(super) fn readmit(&self) {
+        self.failures_in_a_row.store(0, Relaxed);
+        if self.ejected.swap(false, Relaxed) {
+            tracing::info!(server = %self.address.place, "upstream server is back");
+        }
+    }
+}
