@@ -28,6 +28,11 @@ impl Executor {
             b"slabs" => self.slab_stats(out),
             b"detail" => return self.stats_detail(arguments, out),
             b"cachedump" => return self.cachedump(arguments, out),
+            b"upstream" => {
+                if let Some(proxy) = &self.proxy {
+                    proxy.stats(out);
+                }
+            }
             b"sizes" => encode::stat(out, b"sizes_status", b"disabled"),
             b"reset" => {
                 self.shared.metrics.reset();

@@ -12,6 +12,7 @@
 
 mod read;
 mod relay;
+mod stats;
 mod write;
 
 use std::cell::RefCell;

@@ -59,6 +59,7 @@ fn shared() -> Arc<Shared> {
     )
     .unwrap();
     Arc::new(Shared {
+        upstream: None,
         cache,
         metrics,
         clock,
@@ -91,10 +92,7 @@ fn a_panic_ends_its_connection_alone() {
         timers.handle().clone(),
     );
     let gate = Arc::clone(&site.gate);
-    let (inbox, thread) = {
-        let executor = || Executor::new(Arc::clone(&shared), 0);
-        start(0, &Arc::new(site), [executor(), executor()]).unwrap()
-    };
+    let (inbox, thread) = start(0, &Arc::new(site)).unwrap();
     let (client, socket) = UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
     let ask = |mut client: &UnixStream| {
