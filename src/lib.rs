@@ -25,6 +25,7 @@ pub mod clients;
 pub mod clock;
 pub mod entry;
 pub mod escape;
+pub mod fault;
 pub mod memory;
 pub mod metrics;
 pub mod ratelimit;

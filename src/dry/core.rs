@@ -26,6 +26,7 @@ use super::store::SegmentStore;
 use super::writer::Writer;
 use crate::clock::{Clock, UnixSeconds};
 use crate::entry::HashSeed;
+use crate::fault::{Mutant, Point};
 
 /// Sizes and times that were decided at start.
 #[derive(Debug, Clone, Copy)]
@@ -153,11 +154,15 @@ impl Core {
     /// Stores a kill; see [`super::Dry::kill`].
     #[inline]
     pub(super) fn kill(&self, place: Place) {
-        match self.journal.kill(place) {
-            Stored::Yes => {}
-            Stored::NewFile => self.keeper.wake(),
-            Stored::No => self.fail("the kill journal is full and could not be folded in time"),
+        Point::BeforeKill.pass();
+        if !Mutant::SkipKill.is_on() {
+            match self.journal.kill(place) {
+                Stored::Yes => {}
+                Stored::NewFile => self.keeper.wake(),
+                Stored::No => self.fail("the kill journal is full and could not be folded in time"),
+            }
         }
+        Point::AfterKill.pass();
         if self.table.add_live(place.segment, -1) <= 0 {
             self.reclaimer.look_soon();
         }

@@ -11,6 +11,7 @@ use super::dead::Dead;
 use super::face::{Place, TierState};
 use super::folder::{Sync, disk_is_full};
 use super::journal::FREE_OFFSET;
+use crate::fault::Point;
 
 /// How often the time is persisted and an idle buffer is written.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,7 +63,11 @@ impl Core {
             let Some(places) = self.journal.full() else {
                 return FOLD_RETRY;
             };
-            match self.fold(&places).and_then(|()| self.journal.folded()) {
+            let folded = self.fold(&places).and_then(|()| {
+                Point::Folded.pass();
+                self.journal.folded()
+            });
+            match folded {
                 Ok(()) => {
                     self.counters.journal_folds.fetch_add(1, Relaxed);
                 }
@@ -87,6 +92,7 @@ impl Core {
             // A segment leaves the table after its data is gone for good: its kills mean nothing now.
             if self.table.get(kills[0].segment).is_some() {
                 merge(self, kills)?;
+                Point::Folding.pass();
             }
         }
         Ok(())

@@ -57,6 +57,7 @@ use self::state::{Boot, Fields};
 use self::writer::End;
 use crate::clock::{Clock, UnixSeconds};
 use crate::entry::HashSeed;
+use crate::fault::{Mutant, Point};
 
 /// The dry tier. All methods take `&self`; share it in an [`Arc`].
 ///
@@ -102,11 +103,15 @@ impl Dry {
     ) -> Result<Dry, DryError> {
         let (core, start) = recovery::open(config, clock, boot, wrap)?;
         let fields = core.state.fields();
-        let first_version = fields
-            .versions_reserved
-            .max(fields.flush_version)
-            .max(core.clock.now_us())
-            + 1;
+        let first_version = if Mutant::ResetVersions.is_on() {
+            1
+        } else {
+            fields
+                .versions_reserved
+                .max(fields.flush_version)
+                .max(core.clock.now_us())
+                + 1
+        };
         let core = Arc::new(core);
         let spawn = |name: &str, run: fn(&Core)| {
             let running = Arc::clone(&core);
@@ -167,6 +172,9 @@ impl Dry {
     pub fn flush(&self, version: u64) -> Result<u32, DryError> {
         // Under the writer lock: no record comes between the number of the segment and the flush.
         let segment = self.core.seal_then(|next_segment| {
+            if Mutant::ForgetFlush.is_on() {
+                return Ok(next_segment);
+            }
             self.persist(|fields| {
                 fields.flush_version = fields.flush_version.max(version);
                 fields.flush_segment = next_segment;
@@ -409,6 +417,7 @@ impl Dry {
         let now = core.clock.now();
         let synced = core.folder.list().and_then(|names| {
             recovery::sync_content(&core.folder, &names)?;
+            Point::BeforeClean.pass();
             core.state.update(Sync::Device, |fields| {
                 fields.wall = fields.wall.max(now);
                 fields.clean = true;

@@ -19,6 +19,7 @@ use super::hooks::{Leaving, SealedSegment};
 use super::journal::Stored;
 use super::rows::Visitor;
 use super::segment::Segment;
+use crate::fault::Point;
 
 /// How often dead and unused segments are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -217,6 +218,7 @@ impl Core {
         if self.limits.power && self.commit().is_err() {
             return false;
         }
+        Point::FreeStored.pass();
         if let (Some(reason), Some(owner)) = (reason, self.hooks.owner.get()) {
             let budget = Cell::new(if reason == Reason::Compact {
                 u64::MAX
@@ -238,6 +240,7 @@ impl Core {
                 tracing::warn!(segment = segment.id, %error, "rows of a segment being freed could not be read");
             }
         }
+        Point::RowsGone.pass();
         let deleted = self.store.delete(segment.id).and_then(|()| {
             if self.limits.power {
                 self.folder.sync()
@@ -249,6 +252,7 @@ impl Core {
             self.fail(&format!("delete segment {}: {error}", segment.id));
             return false;
         }
+        Point::Unlinked.pass();
         {
             let _one_at_a_time = self.dead_files.lock();
             self.table.remove(segment.id);

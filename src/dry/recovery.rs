@@ -24,6 +24,7 @@ use super::segment::{Segment, SegmentTable};
 use super::state::{Boot, Fields, State};
 use super::store::{LocalStore, SegmentStore};
 use crate::clock::{Clock, UnixSeconds};
+use crate::fault::{self, Point};
 
 /// How far the wall clock may be behind the last run's before times are no longer believed.
 const CLOCK_SLACK_S: UnixSeconds = 5;
@@ -106,6 +107,7 @@ pub(super) fn open(
     take_over(&mut fields, boot, limits.power, &clock);
     let state = State::start(&folder, fields).map_err(failed("write state of"))?;
 
+    Point::StartMarked.pass();
     let mut gone: Vec<u32> = ids
         .iter()
         .copied()
@@ -143,7 +145,9 @@ pub(super) fn open(
     for name in orphans.chain(temporary) {
         folder.remove(&name).map_err(failed("clean up"))?;
     }
-    let journal = Journal::start(&folder, fields.uuid, config.journal_size.0, limits.power)
+    Point::StartFolded.pass();
+    let journal_bytes = fault::journal_bytes(config.journal_size.0);
+    let journal = Journal::start(&folder, fields.uuid, journal_bytes, limits.power)
         .map_err(failed("make the kill journal in"))?;
 
     let expected = (limits.size / limits.segment_bytes) as usize + ids.len();

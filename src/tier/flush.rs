@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use super::cache::Cache;
 use crate::clock::UnixSeconds;
+use crate::fault::Point;
 
 impl Cache {
     /// Flushes everything stored so far, or everything stored before `at`.
@@ -44,9 +45,11 @@ impl Cache {
         // RAM first: from here on nothing older can be dried, so all of it that is below lies in
         // the segments that dry names. Readers that miss early only overlap the flush.
         self.flush_version.fetch_max(version, AcqRel);
+        Point::FlushRaised.pass();
         if let Some(dry) = &self.dry {
             match dry.flush(version) {
                 Ok(segment) => {
+                    Point::FlushPersisted.pass();
                     self.flush_segment.fetch_max(segment, AcqRel);
                 }
                 Err(error) => {

@@ -8,6 +8,7 @@ use super::cache::{Cache, Patience};
 use super::evict::Evicted;
 use super::policy::{KEPT_SEGMENTS_MAX, Pressure};
 use crate::clock::UnixSeconds;
+use crate::fault::Point;
 use crate::ram::{Arena, SegmentKind};
 
 /// How long the mover sleeps when nobody wakes it.
@@ -259,6 +260,7 @@ impl Cache {
         let all = segments.len() as u64;
         for (done, number) in segments.into_iter().enumerate() {
             progress(done as u64, all);
+            Point::Draining.pass();
             if !self.arena.claim(number) {
                 continue;
             }

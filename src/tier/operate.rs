@@ -11,6 +11,7 @@ use super::slot::{HITS_MAX, Location, Slot, Tier};
 use super::view::{Current, Decision, Lookup, Outcome, Value, View};
 use crate::clock::UnixSeconds;
 use crate::entry::{Facts, Marks, expired};
+use crate::fault::{self, Mutant};
 use crate::ram::{Item, item};
 
 /// The slots of a key.
@@ -387,7 +388,12 @@ impl Cache {
                 location: slot.location,
             });
         }
-        dry.kill(place, bytes);
+        if Mutant::KillAfterVisible.is_on() {
+            let dry = std::sync::Arc::clone(dry);
+            fault::later(move || dry.kill(place, bytes));
+        } else {
+            dry.kill(place, bytes);
+        }
         if let Some((place, slot)) = shard.at_location(hash.tag(), slot.location) {
             shard.remove(place, slot);
         }

@@ -8,6 +8,7 @@ use super::index::KeyHash;
 use super::slot::{HITS_MAX, Location, Slot};
 use crate::dry::{Read, ReadMode};
 use crate::entry::Facts;
+use crate::fault::{self, Mutant};
 use crate::ram::item;
 
 impl Cache {
@@ -67,6 +68,9 @@ impl Cache {
         if !matches!(read, Read::WouldBlock) {
             engine.dry_reads.add_shared(1);
         }
+        if Mutant::InstallUncompared.is_on() {
+            fault::linger();
+        }
         match read {
             Read::Hit { facts, value, .. } => {
                 self.promote(head, hash, key, location, &facts, &record[value], patience)
@@ -117,6 +121,14 @@ impl Cache {
         }
         let mut shard = self.index.lock(hash);
         let Some((place, slot)) = shard.at_location(hash.tag(), location) else {
+            if Mutant::InstallUncompared.is_on() {
+                let old = self.find(&shard, hash, key).ram.map(|(_, slot)| slot);
+                let push = |to: &mut crate::words::Writer<'_>| to.push(value);
+                let (value_len, shard) = (value.len(), &mut shard);
+                let _ = self.install(
+                    &mut head, shard, hash, key, facts, value_len, words, push, old,
+                );
+            }
             return Ok(Fetched::Killed);
         };
         if !self.is_live_below(slot, self.clock.recent()) {
@@ -135,6 +147,9 @@ impl Cache {
                 ..slot
             },
         );
+        if Mutant::DropWithoutKill.is_on() {
+            shard.remove(place, slot);
+        }
         let facts = Facts {
             exptime: slot.exptime,
             ..*facts

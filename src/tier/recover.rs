@@ -8,6 +8,8 @@ use super::cache::{Cache, StartError};
 use super::index::KeyHash;
 use super::slot::{Location, Slot};
 use crate::dry::{Append, Leaving, NewRecord, Reason, Row};
+use crate::entry::NEVER;
+use crate::fault::Mutant;
 
 /// Threads that load.
 const LOAD_THREADS: usize = 2;
@@ -87,7 +89,11 @@ impl Cache {
         let location = Location::dry(row.place, row.bytes);
         let slot = Slot {
             tag: hash.tag(),
-            exptime: row.exptime,
+            exptime: if Mutant::LoseExptime.is_on() {
+                NEVER
+            } else {
+                row.exptime
+            },
             location,
             hits: 0,
         };

@@ -10,6 +10,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::dry::Place;
+use crate::fault;
 use crate::ram::{Address, SegmentKind};
 
 /// Which tier an item lies in.
@@ -71,7 +72,7 @@ impl Tag {
     /// The tag in the low bits of a hash.
     #[inline]
     pub fn of_hash(hash: u64) -> Tag {
-        Tag(hash & ((1 << Tag::BITS) - 1))
+        Tag(hash & ((1 << Tag::BITS) - 1) & fault::tag_mask())
     }
 
     /// The bits that order the slots.

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["clients", "ratelimit"],
     &["entry"],
     &["words"],
-    &["clock", "escape", "memory", "siphash", "units"],
+    &["clock", "escape", "fault", "memory", "siphash", "units"],
 ];
 
 /// The habit is 100 to 400 lines; a longer file surely has more than one job. The tests at its end do

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::super::face::Place;
 use super::super::folder::{Folder, Sync, disk_is_full};
 use super::{FILES, slot};
+use crate::fault::Point;
 use crate::memory::{WORD_BYTES, Words};
 
 const HEADER_BYTES: usize = 4096;
@@ -106,6 +107,7 @@ pub(super) fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
     file.words[2].store(BLANK, Release);
     fence(SeqCst);
     sync()?;
+    Point::Blanked.pass();
     for word in file.slots() {
         if word.load(Relaxed) != 0 {
             word.store(0, Relaxed);

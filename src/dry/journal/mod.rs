@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::face::{OFFSET_BITS, Place};
 use super::folder::{Folder, Sync};
+use crate::fault::Point;
 use crate::memory::WORD_BYTES;
 
 use file::JournalFile;
@@ -93,6 +94,7 @@ impl Journal {
                 slots as usize,
                 Sync::of(power),
             )?);
+            Point::StartJournal.pass();
         }
         folder.sync()?;
         Ok(Journal {

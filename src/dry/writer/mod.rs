@@ -25,6 +25,7 @@ use super::footer::FooterBuilder;
 use super::record;
 use super::segment::Segment;
 use crate::entry::KEY_BYTES_MAX;
+use crate::fault::Point;
 
 /// Bytes of a buffer, where the queue's bound allows that.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -214,6 +215,7 @@ impl Core {
         segment.count(&row);
         self.table.add_live(place.segment, 1);
         self.writer.pending_bytes.fetch_add(bytes, Relaxed);
+        Point::Published.pass();
         self.counters.writes.fetch_add(1, Relaxed);
         self.counters.write_bytes.fetch_add(bytes as u64, Relaxed);
         if open.footer.table_is_due() {

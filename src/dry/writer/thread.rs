@@ -13,6 +13,7 @@ use super::super::core::Core;
 use super::super::face::TierState;
 use super::super::folder::disk_is_full;
 use super::{Chunk, End};
+use crate::fault::Point;
 
 /// How often a write to a full disk is tried again.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
@@ -73,6 +74,7 @@ impl Core {
                 file
             }
         };
+        Point::BeforeWrite.pass();
         while *progress < chunk.buffer.used {
             let at = chunk.buffer.start + *progress as u64;
             match file.append(at, &chunk.buffer.bytes[*progress..chunk.buffer.used]) {
@@ -81,6 +83,10 @@ impl Core {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        Point::AfterWrite.pass();
+        if chunk.seals {
+            Point::Sealed.pass();
         }
         if chunk.seals && self.limits.power {
             file.sync()?;
