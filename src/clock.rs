@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::fault;
+
 /// Seconds since the Unix epoch; 32 bits reach the year 2106.
 pub type UnixSeconds = u32;
 
@@ -85,7 +87,8 @@ pub fn boot_us() -> u64 {
 
 /// The wall clock in microseconds since the Unix epoch. It may jump; prefer [`Clock`].
 pub fn wall_us() -> u64 {
-    microseconds(clock_gettime(ClockId::Realtime))
+    let step_us = fault::clock_step() * 1_000_000;
+    microseconds(clock_gettime(ClockId::Realtime)).saturating_add_signed(step_us)
 }
 
 fn microseconds(time: rustix::time::Timespec) -> u64 {

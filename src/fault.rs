@@ -3,7 +3,9 @@
 //! Without the feature `mutants` every question here is answered `false` at compile time. With it, environment
 //! variables choose: `TIERCACHE_MUTANT` one bug, `TIERCACHE_CRASH=POINT:N` the N-th passage of a point as the end of
 //! the process, `TIERCACHE_BOOT` another run of the machine, `TIERCACHE_TAG_BITS` how many bits of a tag count,
-//! `TIERCACHE_JOURNAL_BYTES` the size of a kill journal file, so that a short test sees collisions and folds.
+//! `TIERCACHE_JOURNAL_BYTES` the size of a kill journal file, so that a short test sees collisions and folds,
+//! `TIERCACHE_READ_MS` and `TIERCACHE_WRITE_MS` how slow the device is, `TIERCACHE_CLOCK_STEP` by how many seconds the
+//! wall clock is wrong.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the feature `mutants` seeds bugs: it is for tests and never part of a release");
@@ -122,6 +124,26 @@ mod choice {
     pub const fn boot() -> Option<u64> {
         None
     }
+
+    /// Whether reads wait for a slow device: as fast as they are.
+    #[inline(always)]
+    pub const fn reads_are_slow() -> bool {
+        false
+    }
+
+    /// Waits as a read of a slow device does: not at all.
+    #[inline(always)]
+    pub const fn read_slowly() {}
+
+    /// Waits as a write to a slow device does: not at all.
+    #[inline(always)]
+    pub const fn write_slowly() {}
+
+    /// Seconds by which the wall clock is wrong: none.
+    #[inline(always)]
+    pub const fn clock_step() -> i64 {
+        0
+    }
 }
 
 #[cfg(feature = "mutants")]
@@ -135,6 +157,8 @@ mod choice {
 
     /// How long a seeded bug keeps its window open.
     const WINDOW: Duration = Duration::from_millis(2);
+    /// Every so manieth time, so that the rest stays fast.
+    const WINDOW_EVERY: u64 = 16;
     /// How long a kill is late that should not be.
     const LATE: Duration = Duration::from_millis(50);
 
@@ -237,7 +261,10 @@ mod choice {
 
     /// Widens the window of a seeded bug.
     pub fn linger() {
-        std::thread::sleep(WINDOW);
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        if CALLS.fetch_add(1, Relaxed).is_multiple_of(WINDOW_EVERY) {
+            std::thread::sleep(WINDOW);
+        }
     }
 
     type Late = (Instant, Box<dyn FnOnce() + Send>);
@@ -273,6 +300,41 @@ mod choice {
     pub fn boot() -> Option<u64> {
         number("TIERCACHE_BOOT")
     }
+
+    static READ: LazyLock<Option<Duration>> =
+        LazyLock::new(|| number("TIERCACHE_READ_MS").map(Duration::from_millis));
+    static WRITE: LazyLock<Option<Duration>> =
+        LazyLock::new(|| number("TIERCACHE_WRITE_MS").map(Duration::from_millis));
+    static CLOCK_STEP: LazyLock<i64> = LazyLock::new(|| {
+        let step = text("TIERCACHE_CLOCK_STEP");
+        step.map_or(0, |step| {
+            step.parse()
+                .expect("TIERCACHE_CLOCK_STEP is a number of seconds")
+        })
+    });
+
+    /// Whether reads wait for a slow device.
+    pub fn reads_are_slow() -> bool {
+        READ.is_some()
+    }
+
+    /// Waits as a read of a slow device does.
+    pub fn read_slowly() {
+        READ.iter().for_each(|wait| std::thread::sleep(*wait));
+    }
+
+    /// Waits as a write to a slow device does.
+    pub fn write_slowly() {
+        WRITE.iter().for_each(|wait| std::thread::sleep(*wait));
+    }
+
+    /// Seconds by which the wall clock is wrong.
+    pub fn clock_step() -> i64 {
+        *CLOCK_STEP
+    }
 }
 
-pub use choice::{boot, journal_bytes, later, linger, tag_mask};
+pub use choice::{
+    boot, clock_step, journal_bytes, later, linger, read_slowly, reads_are_slow, tag_mask,
+    write_slowly,
+};

@@ -8,8 +8,7 @@
 //!
 //! ```text
 //! Words ──deref──▶ [AtomicU64]      crate::words copies byte ranges in and out
-//!   │ release(range)                pages go back to the kernel, read as zero afterwards
-//!   └ sync(range)                   file mappings: on the device when it returns
+//!   └ release(range)                pages go back to the kernel, read as zero afterwards
 //! ```
 #![allow(unsafe_code)]
 
@@ -106,14 +105,6 @@ impl Words {
                 rustix::mm::Advice::LinuxDontNeed,
             )
         };
-    }
-
-    /// Writes the whole file mapping to its device and waits for it.
-    ///
-    /// # Errors
-    /// The device's. After an error nothing is known about what reached it.
-    pub fn sync(&self) -> io::Result<()> {
-        self.map.flush()
     }
 }
 
@@ -221,7 +212,6 @@ mod tests {
         assert!(Words::map_file(&file, 8192).is_err());
         let words = Words::map_file(&file, 4096).unwrap();
         words[1].store(u64::from_le_bytes(*b"survives"), Relaxed);
-        words.sync().unwrap();
         let mut bytes = [0; 16];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
         assert_eq!(&bytes[8..], b"survives");

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::checker::{Operation, check};
+use crate::checker::{Kind, Operation, check};
 
 /// Values of deletes and flushes, which nobody can read; ids of written values stay below.
 const FRESH_MIN: u64 = 1 << 63;
@@ -30,12 +30,36 @@ pub enum Event {
         /// The number after the step.
         result: Option<u64>,
     },
+    /// `decr` by one, with its result where one came. Of one key all steps are up or all are down.
+    Decrement {
+        /// The number after the step.
+        result: Option<u64>,
+    },
     /// `delete` or `flush_all`, whether or not there was something to delete.
     Delete,
     /// A hit: the ids of the records of the value, oldest first; for a counter the number alone.
     Hit {
         /// Ids of the records.
         ids: Vec<u64>,
+    },
+    /// The value `id`, or whatever there is, may be served until a time.
+    Lives {
+        /// The value; `None` for a touch of whatever is there.
+        id: Option<u64>,
+        /// Until when, in nanoseconds of the clock of [`Record::start`].
+        until: u64,
+    },
+    /// A client was told that it alone may renew the stale value `id`.
+    Won {
+        /// The value.
+        id: u64,
+    },
+    /// A value was seen with this CAS unique, which names one value of one key for ever.
+    Unique {
+        /// The CAS unique.
+        cas: u64,
+        /// The value.
+        id: u64,
     },
 }
 
@@ -57,6 +81,9 @@ pub struct Record {
 pub struct Histories {
     keys: Vec<KeyHistory>,
     touched: HashSet<usize>,
+    /// The key and value that each CAS unique was seen with.
+    uniques: HashMap<u64, (usize, u64)>,
+    violations: Vec<String>,
 }
 
 impl Histories {
@@ -65,12 +92,26 @@ impl Histories {
         Self {
             keys: (0..count).map(|_| KeyHistory::default()).collect(),
             touched: HashSet::new(),
+            uniques: HashMap::new(),
+            violations: Vec::new(),
         }
     }
 
     /// Adds what one client did; clients may be added in any order.
     pub fn add(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records {
+            if let Event::Unique { cas, id } = record.event {
+                let named = *self.uniques.entry(cas).or_insert((record.key, id));
+                if named != (record.key, id) {
+                    let key = record.key;
+                    let was = format!(
+                        "CAS unique {cas} names {named:x?} and then {:x?}",
+                        (key, id)
+                    );
+                    self.violations.push(was);
+                }
+                continue;
+            }
             self.touched.insert(record.key);
             self.keys[record.key].add(record);
         }
@@ -78,7 +119,7 @@ impl Histories {
 
     /// Checks every key that got records since the last check; what is wrong, one line each.
     pub fn check(&mut self) -> Vec<String> {
-        let mut violations = Vec::new();
+        let mut violations = std::mem::take(&mut self.violations);
         for key in self.touched.drain() {
             if let Err(violation) = self.keys[key].check() {
                 violations.push(format!("key {key}: {violation}"));
@@ -103,8 +144,15 @@ struct KeyHistory {
     successors: HashMap<u64, u64>,
     /// First records of seen values: these were stored, not appended.
     first_records: HashSet<u64>,
-    /// Starts of unanswered increments whose result nobody has seen yet.
+    counts_down: bool,
+    /// Starts of unanswered steps whose result nobody has seen yet.
     increments_open: Vec<u64>,
+    /// Until when values with an exptime may be served, and what touches did to any of them.
+    lives: HashMap<u64, u64>,
+    touches: Vec<(u64, u64)>,
+    /// Operations whose exptimes were looked at.
+    lives_checked: usize,
+    won: HashSet<u64>,
     fresh_count: u64,
     broken: Option<String>,
 }
@@ -137,7 +185,20 @@ impl KeyHistory {
                 self.operations
                     .push(Operation::read(result - 1, start, finish));
             }
+            Event::Decrement {
+                result: Some(result),
+            } => {
+                self.counts_down = true;
+                let finish = finish.expect("a result is an answer");
+                self.write(result, start, Some(finish));
+                self.operations
+                    .push(Operation::read(result + 1, start, finish));
+            }
             Event::Increment { result: None } => self.increments_open.push(start),
+            Event::Decrement { result: None } => {
+                self.counts_down = true;
+                self.increments_open.push(start);
+            }
             Event::Delete => {
                 // An unanswered delete need not have happened, and leaves nothing to be seen by.
                 if finish.is_some() {
@@ -154,6 +215,19 @@ impl KeyHistory {
                     self.follow(pair[0], pair[1]);
                 }
             }
+            Event::Lives {
+                id: Some(id),
+                until,
+            } => {
+                self.lives.insert(id, until);
+            }
+            Event::Lives { id: None, until } => self.touches.push((start, until)),
+            Event::Won { id } => {
+                if !self.won.insert(id) {
+                    self.fail(format!("{id:x} was to be renewed by two clients"));
+                }
+            }
+            Event::Unique { .. } => unreachable!("kept for all keys together"),
         }
     }
 
@@ -184,8 +258,34 @@ impl KeyHistory {
         self.broken.get_or_insert(message);
     }
 
+    /// A value is not served after its exptime, unless a touch that had begun by then may have moved it.
+    fn check_lives(&mut self) {
+        let from = std::mem::replace(&mut self.lives_checked, self.operations.len());
+        let mut outlived = None;
+        for read in self.operations[from..]
+            .iter()
+            .filter(|operation| operation.kind == Kind::Read)
+        {
+            let touched = self
+                .touches
+                .iter()
+                .filter(|(start, _)| *start <= read.finish);
+            let until = self
+                .lives
+                .get(&read.value)
+                .map(|until| touched.map(|(_, until)| *until).fold(*until, u64::max));
+            if until.is_some_and(|until| read.start > until) {
+                outlived = Some(format!("{:x} was served after its exptime", read.value));
+            }
+        }
+        if let Some(outlived) = outlived {
+            self.fail(outlived);
+        }
+    }
+
     fn check(&mut self) -> Result<(), String> {
         self.close_increments();
+        self.check_lives();
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
@@ -223,7 +323,7 @@ impl KeyHistory {
         let written: HashSet<u64> = self
             .operations
             .iter()
-            .filter(|operation| operation.kind == crate::checker::Kind::Write)
+            .filter(|operation| operation.kind == Kind::Write)
             .map(|operation| operation.value)
             .collect();
         let mut unknown: Vec<u64> = self
@@ -234,6 +334,9 @@ impl KeyHistory {
             .collect();
         unknown.sort_unstable();
         unknown.dedup();
+        if self.counts_down {
+            unknown.reverse();
+        }
         self.increments_open.sort_unstable();
         let count = unknown.len().min(self.increments_open.len());
         for (value, start) in unknown.into_iter().zip(self.increments_open.drain(..count)) {
@@ -327,6 +430,33 @@ mod tests {
             (hit(&[66]), 4, Some(5)),
         ];
         assert_eq!(history(&unexplained).len(), 1);
+    }
+
+    // An exptime ends a value, a touch moves its end; a token is given once, a CAS unique names one value.
+    #[test]
+    fn exptimes_tokens_and_uniques_are_checked() {
+        let lives = |id, until| Event::Lives { id, until };
+        let kept = [
+            (store(1), 0, Some(1)),
+            (lives(Some(1), 10), 0, Some(1)),
+            (lives(None, 30), 8, Some(9)),
+            (hit(&[1]), 20, Some(21)),
+        ];
+        assert_eq!(history(&kept), [""; 0]);
+        let outlived = [kept[0].clone(), kept[1].clone(), kept[3].clone()];
+        assert_eq!(history(&outlived).len(), 1);
+        let won = [
+            (store(1), 0, Some(1)),
+            (Event::Won { id: 1 }, 2, Some(3)),
+            (Event::Won { id: 1 }, 4, Some(5)),
+        ];
+        assert_eq!(history(&won).len(), 1);
+        let unique = |cas, id| (Event::Unique { cas, id }, 0, Some(1));
+        assert_eq!(
+            history(&[unique(7, 1), unique(7, 1), unique(8, 2)]),
+            [""; 0]
+        );
+        assert_eq!(history(&[unique(7, 1), unique(7, 2)]).len(), 1);
     }
 
     // A CAS that succeeded on a value that was no longer current is a lost update.

@@ -28,6 +28,7 @@ pub struct Server {
     /// True when the child is another program that runs the server.
     wrapped: bool,
     address: SocketAddr,
+    environment: Vec<(String, String)>,
     // Port file and log; removed when the test ends.
     scratch: TempDir,
 }
@@ -62,6 +63,13 @@ impl Server {
     /// # Panics
     /// As [`Server::at`].
     pub fn wrapped(wrapper: &[&str], binary: &Path, arguments: &[&str]) -> Self {
+        let mut server = Self::stopped(wrapper, binary, arguments);
+        server.start();
+        server
+    }
+
+    /// As [`Server::wrapped`], to be started later.
+    pub fn stopped(wrapper: &[&str], binary: &Path, arguments: &[&str]) -> Self {
         let mut command: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
         command.push(binary.display().to_string());
         command.extend(["-l", "127.0.0.1", "-p", "-1"].map(String::from));
@@ -70,15 +78,19 @@ impl Server {
             command.extend(["-u", "root"].map(String::from));
         }
         command.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let mut server = Self {
+        Self {
             command,
             running: None,
             wrapped: !wrapper.is_empty(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            environment: Vec::new(),
             scratch: TempDir::new().expect("a temporary folder can be made"),
-        };
-        server.start();
-        server
+        }
+    }
+
+    /// Sets what later starts find in their environment beside what this process has.
+    pub fn set_environment(&mut self, variables: Vec<(String, String)>) {
+        self.environment = variables;
     }
 
     /// Starts a stopped server again with the same arguments; the port may be another.
@@ -86,6 +98,23 @@ impl Server {
     /// # Panics
     /// When it runs already or does not answer within a minute.
     pub fn start(&mut self) {
+        if let Err(status) = self.try_start() {
+            panic!(
+                "{:?} ended with {status}\n{}",
+                self.command,
+                self.log_tail()
+            );
+        }
+    }
+
+    /// As [`Server::start`].
+    ///
+    /// # Errors
+    /// The status of a server that ended before it answered.
+    ///
+    /// # Panics
+    /// When it runs already or does not answer within a minute.
+    pub fn try_start(&mut self) -> Result<(), ExitStatus> {
         assert!(self.running.is_none(), "the server runs already");
         let port_file = self.scratch.path().join("port");
         // A port file of the run before would name a dead port.
@@ -99,6 +128,7 @@ impl Server {
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
             .env("MEMCACHED_PORT_FILENAME", &port_file)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)
@@ -107,14 +137,12 @@ impl Server {
         self.running = Some(child);
 
         let started = Instant::now();
+        let mut ended = None;
         let up = eventually(START_TIMEOUT, || {
             let child = self.running.as_mut().expect("just started");
             if let Ok(Some(status)) = child.try_wait() {
-                panic!(
-                    "{:?} ended with {status}\n{}",
-                    self.command,
-                    self.log_tail()
-                );
+                ended = Some(status);
+                return true;
             }
             self.address = match read_port(&port_file) {
                 Some(port) => SocketAddr::from(([127, 0, 0, 1], port)),
@@ -124,6 +152,10 @@ impl Server {
                 .and_then(|mut client| client.ask(b"version\r\n"))
                 .is_ok_and(|reply| reply.starts_with(b"VERSION "))
         });
+        if let Some(status) = ended {
+            self.running = None;
+            return Err(status);
+        }
         assert!(
             up,
             "{:?} does not answer after {:?}\n{}",
@@ -131,6 +163,22 @@ impl Server {
             started.elapsed(),
             self.log_tail()
         );
+        Ok(())
+    }
+
+    /// Waits at most `limit` for the end of a server that nobody told to end; false when it still runs.
+    pub fn ended(&mut self, limit: Duration) -> bool {
+        let ended = eventually(limit, || match &mut self.running {
+            Some(child) => child
+                .try_wait()
+                .expect("an own child can be waited for")
+                .is_some(),
+            None => true,
+        });
+        if ended {
+            self.running = None;
+        }
+        ended
     }
 
     /// Where it listens.
@@ -284,6 +332,17 @@ pub fn tiercache_binary() -> PathBuf {
             own.display()
         )
     })
+}
+
+/// The tiercache with seeded bugs: `TIERCACHE_MUTANTS_BIN`.
+///
+/// # Panics
+/// When that is not set.
+pub fn mutants_binary() -> PathBuf {
+    env::var_os("TIERCACHE_MUTANTS_BIN").map(PathBuf::from).expect(
+        "set TIERCACHE_MUTANTS_BIN to a copy of the binary that `cargo build --features mutants` makes, \
+         or run scripts/reliability",
+    )
 }
 
 /// The memcached to compare with: `TIERCACHE_TEST_MEMCACHED`, else the one on PATH.

@@ -67,12 +67,17 @@ impl DryConfig {
     /// Bytes of a segment: as set or derived from the size, within the format's limits and a
     /// multiple of 4096.
     pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes_from(SEGMENT_BYTES_MIN)
+    }
+
+    /// [`DryConfig::segment_bytes`] with another least one.
+    pub(super) fn segment_bytes_from(&self, least: u64) -> u64 {
         let wanted = self
             .segment_size
             .map_or(self.size.0 / SEGMENTS, |size| size.0);
         wanted
             .min(self.size.0 / SEGMENTS_MIN)
-            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+            .clamp(least, SEGMENT_BYTES_MAX)
             / 4096
             * 4096
     }

@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::device::Device;
 use super::error::DryError;
 
 /// The format that this version writes.
@@ -38,6 +39,7 @@ const TRASH: &str = "trash-";
 pub(super) struct Folder {
     path: PathBuf,
     dir: OwnedFd,
+    device: Device,
     /// Holds the lock as long as it is open.
     lock: Mutex<Option<File>>,
 }
@@ -45,6 +47,11 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the folder, made with mode 0700 where it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Folder, DryError> {
+        Folder::open_on(path, Device::default())
+    }
+
+    /// [`Folder::open`] with a device to make all changes by.
+    pub(super) fn open_on(path: &Path, device: Device) -> Result<Folder, DryError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -81,6 +88,7 @@ impl Folder {
         let folder = Folder {
             path,
             dir,
+            device,
             lock: Mutex::new(Some(lock)),
         };
         if formatted {
@@ -123,6 +131,11 @@ impl Folder {
         &self.path
     }
 
+    /// Makes changes to the folder's files.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// An error about one of the folder's files.
     pub(super) fn error(
         &self,
@@ -156,7 +169,8 @@ impl Folder {
 
     /// Creates a file that must not exist.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
-        self.openat(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        self.device.create(name, || self.openat(name, flags))
     }
 
     fn openat(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -180,10 +194,10 @@ impl Folder {
     pub(super) fn replace(&self, name: &str, bytes: &[u8], sync: Sync) -> io::Result<()> {
         let temporary = format!("{name}.tmp");
         self.remove(&temporary)?;
-        let mut file = self.create_file(&temporary)?;
-        file.write_all(bytes)?;
+        let file = self.create_file(&temporary)?;
+        self.device.write_all(&file, 0, bytes)?;
         if sync == Sync::Device {
-            file.sync_data()?;
+            self.device.sync(&file)?;
         }
         self.rename(&temporary, name)?;
         if sync == Sync::Device {
@@ -195,20 +209,17 @@ impl Folder {
 
     /// Renames a file, over one that may be there.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?)
+        self.device.rename(&self.dir, from, to)
     }
 
     /// Removes a file; that it is missing is fine.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.device.remove(&self.dir, name)
     }
 
     /// Waits until created, renamed and removed names are on the device.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.dir)?)
+        self.device.sync_folder(&self.dir)
     }
 
     /// Moves everything of ours except the format and the lock into a new trash folder. The state goes

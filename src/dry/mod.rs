@@ -16,6 +16,7 @@
 pub mod config;
 mod core;
 mod dead;
+mod device;
 mod error;
 mod face;
 mod folder;
@@ -52,8 +53,8 @@ pub use hooks::{Leaving, OnFailed, OnFreed, OnSealed, Owner, Record, SealedSegme
 
 use self::core::Core;
 use self::folder::Sync;
-use self::recovery::WrapStore;
-use self::state::{Boot, Fields};
+use self::recovery::Machine;
+use self::state::Fields;
 use self::writer::End;
 use crate::clock::{Clock, UnixSeconds};
 use crate::entry::HashSeed;
@@ -91,17 +92,15 @@ impl Dry {
     /// # Errors
     /// See [`ErrorKind`]. A folder that is ours but not trusted is no error: it is set aside.
     pub fn open(config: &DryConfig, clock: Arc<Clock>) -> Result<Dry, DryError> {
-        Dry::open_as(config, clock, Boot::current(), &|store| store)
+        Dry::open_on(config, clock, &Machine::current())
     }
 
-    /// [`Dry::open`] in a given boot of the machine and on a given store.
-    fn open_as(
+    fn open_on(
         config: &DryConfig,
         clock: Arc<Clock>,
-        boot: Boot,
-        wrap: WrapStore<'_>,
+        machine: &Machine<'_>,
     ) -> Result<Dry, DryError> {
-        let (core, start) = recovery::open(config, clock, boot, wrap)?;
+        let (core, start) = recovery::open(config, clock, machine)?;
         let fields = core.state.fields();
         let first_version = if Mutant::ResetVersions.is_on() {
             1

@@ -8,7 +8,7 @@ use super::face::{Place, Read, ReadMode, TierState};
 use super::hooks::Record;
 use super::record::{self, Header};
 use super::segment::Segment;
-use crate::fault::Mutant;
+use crate::fault::{self, Mutant};
 
 /// What was found at a place.
 enum Loaded {
@@ -167,6 +167,12 @@ impl Core {
             buffer.resize(wanted, 0);
         }
         let out = &mut buffer[..wanted];
+        if fault::reads_are_slow() {
+            if mode == ReadMode::Cached {
+                return Ok(Loaded::WouldBlock);
+            }
+            fault::read_slowly();
+        }
         match mode {
             ReadMode::Blocking => Ok(Loaded::Bytes(file.read_range(place.byte(), out)?)),
             ReadMode::Cached => Ok(file

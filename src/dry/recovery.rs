@@ -12,9 +12,10 @@
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
-use super::config::{DryConfig, Durability, SEGMENTS_MIN};
+use super::config::{DryConfig, Durability, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use super::core::{Core, Limits, Parts};
 use super::dead::{self, Dead};
+use super::device::Device;
 use super::error::DryError;
 use super::face::{Place, SEGMENT_BITS, Start};
 use super::folder::{self, Folder, Sync, disk_is_full};
@@ -36,6 +37,30 @@ const OTHER_FILES: u64 = 1024;
 /// Puts another store in front of the local one, in tests.
 pub(super) type WrapStore<'a> = &'a dyn Fn(Arc<dyn SegmentStore>) -> Arc<dyn SegmentStore>;
 
+/// What a tier runs on.
+pub(super) struct Machine<'a> {
+    /// The machine's present run.
+    pub(super) boot: Boot,
+    /// Makes changes to files.
+    pub(super) device: Device,
+    /// What comes before the store.
+    pub(super) wrap: WrapStore<'a>,
+    /// Bytes of the smallest segment.
+    pub(super) segment_bytes_min: u64,
+}
+
+impl Machine<'_> {
+    /// This one.
+    pub(super) fn current() -> Machine<'static> {
+        Machine {
+            boot: Boot::current(),
+            device: Device::default(),
+            wrap: &|store| store,
+            segment_bytes_min: SEGMENT_BYTES_MIN,
+        }
+    }
+}
+
 /// What the folder turned out to be.
 enum Found {
     New,
@@ -47,12 +72,12 @@ enum Found {
 pub(super) fn open(
     config: &DryConfig,
     clock: Arc<Clock>,
-    boot: Boot,
-    wrap: WrapStore<'_>,
+    machine: &Machine<'_>,
 ) -> Result<(Core, Start), DryError> {
-    let folder = Arc::new(Folder::open(&config.folder)?);
-    let store = wrap(Arc::new(LocalStore::new(Arc::clone(&folder))));
-    let mut limits = limits(config);
+    let boot = machine.boot;
+    let folder = Arc::new(Folder::open_on(&config.folder, machine.device.clone())?);
+    let store = (machine.wrap)(Arc::new(LocalStore::new(Arc::clone(&folder))));
+    let mut limits = limits(config, machine.segment_bytes_min);
     let failed = |tried: &'static str| {
         let folder = Arc::clone(&folder);
         move |error: io::Error| DryError::io(tried, folder.path(), error)
@@ -192,8 +217,8 @@ fn fit_to_disk(limits: &mut Limits, used_bytes: u64, available_bytes: u64) {
     }
 }
 
-fn limits(config: &DryConfig) -> Limits {
-    let segment_bytes = config.segment_bytes();
+fn limits(config: &DryConfig, segment_bytes_min: u64) -> Limits {
+    let segment_bytes = config.segment_bytes_from(segment_bytes_min);
     Limits {
         size: config.size.0.max(SEGMENTS_MIN * segment_bytes),
         segment_bytes,
@@ -282,7 +307,7 @@ fn take_over(fields: &mut Fields, boot: Boot, power: bool, clock: &Clock) {
 pub(super) fn sync_content(folder: &Folder, names: &[String]) -> io::Result<()> {
     for name in names.iter().filter(|name| folder::is_content(name)) {
         match folder.open_file(name) {
-            Ok(file) => file.sync_all()?,
+            Ok(file) => folder.device().sync(&file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {} // Freed in between.
             Err(error) => return Err(error),
         }
@@ -318,7 +343,7 @@ mod tests {
                 size: ByteSize::gib(1),
                 ..DryConfig::default()
             };
-            let mut limits = limits(&config);
+            let mut limits = limits(&config, SEGMENT_BYTES_MIN);
             fit_to_disk(&mut limits, used << 20, available << 20);
             limits.size >> 20
         };

@@ -6,10 +6,11 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::device::Device;
 use super::folder::{Folder, STATE_FILE, Sync};
 use crate::clock::{self, UnixSeconds};
 use crate::fault::{self, Mutant, Point};
@@ -173,6 +174,8 @@ fn checksum(words: &[u64; COPY_WORDS]) -> u64 {
 #[derive(Debug)]
 pub(super) struct State {
     words: Words,
+    file: File,
+    device: Device,
     fields: Mutex<Fields>,
     /// Copies that are read without the lock.
     flush_version: AtomicU64,
@@ -209,12 +212,13 @@ impl State {
         };
         let state = State {
             words: Words::map_file(&file, STATE_BYTES)?,
+            file,
+            device: folder.device().clone(),
             fields: Mutex::new(fields),
             flush_version: AtomicU64::new(fields.flush_version),
             flush_segment: AtomicU64::new(u64::from(fields.flush_segment)),
         };
         state.update(Sync::Device, |_| {})?;
-        file.sync_all()?;
         folder.sync()?;
         Ok(state)
     }
@@ -227,14 +231,14 @@ impl State {
         let encoded = fields.encode();
         let mut synced = Ok(());
         for start in COPIES {
-            for (word, value) in self.words[start..start + COPY_WORDS].iter().zip(encoded) {
-                word.store(value, Relaxed);
+            for (word, value) in (start..).zip(encoded) {
+                self.device.store(&self.file, &self.words, word, value);
             }
             // The first copy is whole before the second one is touched.
             Point::StateTorn.pass();
             std::sync::atomic::fence(Ordering::SeqCst);
             if sync == Sync::Device {
-                synced = synced.and(self.words.sync());
+                synced = synced.and(self.device.sync(&self.file));
             }
         }
         self.flush_segment

@@ -1,194 +1,202 @@
 //! Kills the server under load again and again, and proves from what the clients saw that no value ever went back.
 //!
 //! Every cycle must be worth something: a fifth of the hits come from dry, and hundreds of dried keys are overwritten
-//! or deleted before the kill, so that an old copy is on disk for each of them.
+//! or deleted before the end, so that an old copy is on disk for each of them. Whether the loop would notice is shown
+//! by a build with seeded bugs: it has to fail on each of them.
 
+mod cycle;
+mod damage;
+mod keys;
 mod worker;
 
-use std::sync::Barrier;
-use std::thread;
-use std::time::Duration;
-
-use tempfile::TempDir;
-use tiercache_integration::history::{Event, Histories, Record};
-use tiercache_integration::random::Random;
-use tiercache_integration::server::Server;
+use tiercache_integration::server::{mutants_binary, tiercache_binary};
 use tiercache_integration::{number_from_env, seed};
 
-use worker::{KEYS, Outcome, Shared, Worker};
+use cycle::{DRIED_REPLACED_MIN, End, Flush, Loop, Report};
 
-const CLIENTS: usize = 4;
-/// Overwrites and deletes of dried keys per cycle, over all clients.
-const DRIED_REPLACED_MIN: u64 = 500;
-/// Keys stored at the start of each cycle: more than RAM holds.
-const REFILL: u64 = 10_000;
 /// Share of hits that dry must answer in each cycle.
 const DRY_PERCENT_MIN: u64 = 20;
-/// Mixed load before the kill, in milliseconds.
-const LOAD_MS: (u64, u64) = (50, 500);
+/// Share of what dry held that must be warm again.
+const WARM_PERCENT_MIN: u64 = 95;
+/// Cycles within which a seeded bug must be found.
+const MUTANT_CYCLES: u64 = 10;
+/// The cycle that ends with a loss of power. The later ones leave items time to expire.
+const POWER_LOSS_CYCLE: u64 = 4;
+/// Bits that rot between two cycles where bits rot.
+const ROTTEN_BITS: usize = 100;
+/// Starts that may end before a point of death is met: how often it is passed is a matter of chance.
+const POINT_TRIES: u64 = 4;
+
+/// The bugs that a build with `--features mutants` can be told to have.
+const MUTANTS: [&str; 10] = [
+    "SkipKill",
+    "KillAfterVisible",
+    "InstallUncompared",
+    "ForgetFlush",
+    "LoseExptime",
+    "ResetVersions",
+    "TrustAnotherBoot",
+    "IgnoreChecksum",
+    "CompareNoKey",
+    "DropWithoutKill",
+];
+
+/// The points of death of such a build, and about how often each is passed in a cycle.
+const POINTS: [(&str, u64); 20] = [
+    ("StartMarked", 1),
+    ("StartFolded", 1),
+    ("StartJournal", 4),
+    ("BeforeKill", 3000),
+    ("AfterKill", 3000),
+    ("Published", 5000),
+    ("BeforeWrite", 30),
+    ("AfterWrite", 30),
+    ("Sealed", 3),
+    ("Folding", 6),
+    ("Folded", 2),
+    ("Blanked", 2),
+    ("FreeStored", 1),
+    ("RowsGone", 1),
+    ("Unlinked", 1),
+    ("FlushRaised", 1),
+    ("FlushPersisted", 1),
+    ("StateTorn", 6),
+    ("Draining", 5),
+    ("BeforeClean", 1),
+];
+
+/// So that a short test sees what a long life brings: tags that collide, and a kill journal that is folded often.
+const SHRUNK: [(&str, &str); 2] = [
+    ("TIERCACHE_TAG_BITS", "12"),
+    ("TIERCACHE_JOURNAL_BYTES", "8192"),
+];
 
 // A value that was overwritten or deleted never comes back, however the process ends.
 #[test]
-fn nothing_goes_back_to_an_older_value_after_kill_9() {
+fn nothing_goes_back_to_an_older_value_whatever_ends_the_process() {
     let cycles = number_from_env("TIERCACHE_TEST_CYCLES", 30);
-    let mut random = Random::new(seed());
-    let folder = TempDir::new().expect("a temporary folder can be made");
-    let dry = folder.path().join("dry");
-    let mut server = Server::tiercache(&[
-        "-m",
-        "8",
-        "--dry",
-        &dry.display().to_string(),
-        "--dry-wait",
-        "1s",
-    ]);
-    let shared = Shared::new();
-    let mut histories = Histories::new(KEYS);
-
-    fill(&server, &shared, &mut random, &mut histories);
-    server.kill9();
-    for cycle in 1..=cycles {
-        server.start();
-        shared.server_restarted();
-        let report = cycle_of_load(&mut server, &shared, &mut random, &mut histories);
-        println!(
-            "cycle {cycle}: {} hits, {} % of them by dry, {} misses, {} dried keys replaced, {} operations checked",
-            report.hits,
-            report.dry_percent,
-            report.misses,
-            report.dried_replaced,
-            histories.operations()
-        );
-        assert_eq!(report.corrupt, [""; 0], "corrupt values in cycle {cycle}");
-        assert_eq!(histories.check(), [""; 0], "stale values in cycle {cycle}");
-        assert!(
-            report.dried_replaced >= DRIED_REPLACED_MIN,
-            "dry is not warm after the kill"
-        );
-        assert!(
-            report.dry_percent >= DRY_PERCENT_MIN,
-            "dry answers too few reads"
-        );
-        // Half way a flush: from then on everything written before it is gone for good.
-        if cycle == cycles / 2 {
-            server.start();
-            shared.server_restarted();
-            flush(&server, &shared, &mut histories);
-            server.kill9();
-            server.start();
-            fill(&server, &shared, &mut random, &mut histories);
-            assert_eq!(
-                histories.check(),
-                [""; 0],
-                "values came back after flush_all"
+    let mut server = Loop::new(&tiercache_binary(), seed(), &[], &[]);
+    let mut sums = (0, 0, 100);
+    for number in 1..=cycles {
+        let end = if number % 8 == 0 {
+            End::Terminate
+        } else {
+            End::Kill
+        };
+        let report = server.cycle(end, flush_in(number), |_| {});
+        let operations = server.histories.operations();
+        print(number, &report, operations);
+        assert_eq!(report.violations, [""; 0], "cycle {number}");
+        // The first start, and one after a flush, find little in dry.
+        if number > 1 && flush_in(number - 1) == Flush::No {
+            assert!(
+                report.dried_replaced >= DRIED_REPLACED_MIN,
+                "dry is not warm: {report:?}"
             );
-            server.kill9();
+            assert!(
+                report.dry_percent >= DRY_PERCENT_MIN,
+                "dry answers too few reads: {report:?}"
+            );
         }
+        assert!(
+            report.warm_percent >= WARM_PERCENT_MIN,
+            "a start lost too much: {report:?}"
+        );
+        sums = (
+            sums.0 + report.hits,
+            sums.1 + report.dried_replaced,
+            report.warm_percent.min(sums.2),
+        );
     }
-    // What is left is read once more by a server that nobody disturbs.
-    server.start();
-    let mut reader = worker(&server, &shared, &mut random);
-    reader
-        .replace_dried(DRIED_REPLACED_MIN)
-        .expect("the server answers");
-    histories.add(reader.outcome.records);
-    assert_eq!(histories.check(), [""; 0], "stale values at the end");
-    assert_eq!(reader.outcome.corrupt, [""; 0], "corrupt values at the end");
+    println!(
+        "{cycles} cycles: {} hits, {} dried keys replaced, at least {} % warm again",
+        sums.0, sums.1, sums.2
+    );
 }
 
-struct Report {
-    hits: u64,
-    misses: u64,
-    dry_percent: u64,
-    dried_replaced: u64,
-    corrupt: Vec<String>,
-}
-
-/// Runs all clients on a server that just started, and kills it under their hands.
-fn cycle_of_load(
-    server: &mut Server,
-    shared: &Shared,
-    random: &mut Random,
-    histories: &mut Histories,
-) -> Report {
-    let workers: Vec<Worker> = (0..CLIENTS)
-        .map(|_| worker(server, shared, random))
-        .collect();
-    let load = Duration::from_millis(random.between(LOAD_MS.0, LOAD_MS.1));
-    let replaced = Barrier::new(CLIENTS + 1);
-    let (outcomes, stats) = thread::scope(|scope| {
-        let clients: Vec<_> = workers
-            .into_iter()
-            .map(|mut worker| {
-                let replaced = &replaced;
-                scope.spawn(move || {
-                    let done = worker.refill(REFILL / CLIENTS as u64).and_then(|()| {
-                        worker.replace_dried(DRIED_REPLACED_MIN / CLIENTS as u64 + 1)
-                    });
-                    replaced.wait();
-                    done.expect("the server answers until it is killed");
-                    // Ends with the error that the kill makes of the command under way.
-                    let _ = worker.run();
-                    worker.outcome
-                })
-            })
-            .collect();
-        replaced.wait();
-        thread::sleep(load);
-        let stats = server.stats();
-        server.kill9();
-        let outcomes: Vec<Outcome> = clients
-            .into_iter()
-            .map(|client| client.join().expect("a client does not panic"))
-            .collect();
-        (outcomes, stats)
-    });
-    let mut report = Report {
-        hits: 0,
-        misses: 0,
-        dry_percent: stats.number("dry_hits") * 100 / stats.number("get_hits").max(1),
-        dried_replaced: 0,
-        corrupt: Vec::new(),
-    };
-    for outcome in outcomes {
-        report.hits += outcome.hits;
-        report.misses += outcome.misses;
-        report.dried_replaced += outcome.dried_replaced;
-        report.corrupt.extend(outcome.corrupt);
-        histories.add(outcome.records);
+// The same at every point of the server's code at which a death could leave something half done.
+#[test]
+fn no_point_of_death_brings_an_older_value_back() {
+    let mut server = Loop::new(&mutants_binary(), seed(), &[], &SHRUNK);
+    server.cycle(End::Kill, Flush::No, |_| {});
+    for (point, passages) in POINTS {
+        let flush = if point.starts_with("Flush") {
+            Flush::Now
+        } else {
+            Flush::No
+        };
+        let died = (0..POINT_TRIES).any(|tried| {
+            // Rarer and rarer passages, until even the first one does.
+            let passage =
+                1 + server.random.below(passages) * (POINT_TRIES - 1 - tried) / (POINT_TRIES - 1);
+            let report = server.cycle(End::Point(point, passage), flush, |_| {});
+            println!(
+                "{point}:{passage}: died there: {}, {} dried keys replaced",
+                report.died_there, report.dried_replaced
+            );
+            assert_eq!(report.violations, [""; 0], "{point}");
+            report.died_there
+        });
+        assert!(died, "{point} was never passed");
     }
-    report
+    let report = server.cycle(End::Kill, Flush::No, |_| {});
+    assert_eq!(report.violations, [""; 0], "after the last one");
 }
 
-fn worker<'a>(server: &Server, shared: &'a Shared, random: &mut Random) -> Worker<'a> {
-    Worker {
-        shared,
-        random: Random::new(random.bits()),
-        client: server.connect(),
-        outcome: Outcome::default(),
+// Without any bug the cycles that find the seeded ones find nothing.
+#[test]
+fn each_seeded_bug_is_found_and_none_where_there_is_none() {
+    let binary = mutants_binary();
+    let seed = seed();
+    for mutant in [&[""], &MUTANTS[..]].concat() {
+        let mut server = Loop::new(
+            &binary,
+            seed,
+            &[],
+            &[&SHRUNK[..], &[("TIERCACHE_MUTANT", mutant)]].concat(),
+        );
+        let older = server.scratch().join("older");
+        let found = (1..=MUTANT_CYCLES).find_map(|number| {
+            // Once it is the machine that dies, and what was not synced is lost.
+            let power_fails = number == POWER_LOSS_CYCLE;
+            let report = server.cycle(End::Kill, flush_in(number), |folder| {
+                if power_fails {
+                    damage::copy_kills(folder, &older).expect("the folder can be copied");
+                }
+            });
+            if power_fails {
+                damage::lose_kills(&server.folder, &older).expect("the folder can be changed");
+                server.set_variable("TIERCACHE_BOOT", &number.to_string());
+                server.expect_cold();
+            }
+            let folder = server.folder.clone();
+            damage::flip_bits(&folder, &mut server.random, ROTTEN_BITS)
+                .expect("the folder can be changed");
+            print(number, &report, server.histories.operations());
+            let first = report.violations.first().cloned();
+            first.map(|violation| (number, report.violations.len(), violation))
+        });
+        match &found {
+            Some((number, count, first)) => {
+                println!("{mutant}: found in cycle {number}, {count} times: {first}")
+            }
+            None => println!("{mutant}: not found in {MUTANT_CYCLES} cycles"),
+        }
+        assert_eq!(found.is_some(), !mutant.is_empty(), "{mutant:?}: {found:?}");
     }
 }
 
-/// Stores every key once.
-fn fill(server: &Server, shared: &Shared, random: &mut Random, histories: &mut Histories) {
-    let mut filler = worker(server, shared, random);
-    filler.fill(0..KEYS).expect("the server takes every key");
-    histories.add(filler.outcome.records);
+fn flush_in(cycle: u64) -> Flush {
+    match cycle % 7 {
+        2 => Flush::Now,
+        3 => Flush::Delayed,
+        _ => Flush::No,
+    }
 }
 
-/// A flush is a delete of every key at once.
-fn flush(server: &Server, shared: &Shared, histories: &mut Histories) {
-    let start = shared.now();
-    let reply = server
-        .connect()
-        .ask(b"flush_all\r\n")
-        .expect("the server answers");
-    assert_eq!(reply, b"OK");
-    let finish = shared.now();
-    histories.add((0..KEYS).map(|key| Record {
-        key,
-        event: Event::Delete,
-        start,
-        finish: Some(finish),
-    }));
+fn print(number: u64, report: &Report, operations: usize) {
+    println!(
+        "cycle {number}: {} hits, {} % of them by dry, {} misses, {} dried keys replaced, {} % warm, {operations} operations checked",
+        report.hits, report.dry_percent, report.misses, report.dried_replaced, report.warm_percent
+    );
 }

@@ -1,31 +1,31 @@
 //! One client of the kill loop: random commands on random keys, every one of them recorded, until the server is gone.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tiercache_integration::client::{Client, parse_value_line, set_request};
+use tiercache_integration::client::{Client, parse_value_line};
 use tiercache_integration::history::{Event, Record};
 use tiercache_integration::random::Random;
-use tiercache_integration::value;
 
-/// Keys in all; at about 1 KiB each they are several times the RAM of the server.
-pub const KEYS: usize = 24_000;
-/// Keys that all clients fight over.
-const CONTENDED_KEYS: u64 = 200;
-/// One key in this many is a counter, the others hold chains of records.
-const COUNTER_EVERY: usize = 8;
-/// Low bits of a counter that its increments may use; the bits above name the `set` that began it.
-const COUNTER_BITS: u32 = 20;
-/// Records are this long, so that values grow to a few KiB by appends.
-const RECORD_BYTES: (u64, u64) = (200, 1600);
+use super::keys::{CONTENDED_KEYS, Class, KEYS, STALE, class, counts_down, fresh_value, ids, name};
+
 /// Records per value after which it is set anew.
 const RECORDS_MAX: usize = 4;
+/// Reads under way at once while every key is read.
+const PIPELINE: usize = 64;
+/// How long a value with an exptime lives, in seconds.
+const TTL_SECONDS: (u64, u64) = (1, 2);
+/// The server counts whole seconds and looks at its clock once in each.
+const TTL_SLACK: Duration = Duration::from_secs(2);
+/// CAS uniques that a client remembers to try them again much later.
+const OLD_UNIQUES_MAX: usize = 200;
 
 /// What all clients of one test share.
 pub struct Shared {
     clock: Instant,
-    next_id: AtomicU64,
+    next_serial: AtomicU64,
     /// Keys that were written since the server was started: what they hold need not be in dry.
     written: Vec<AtomicBool>,
 }
@@ -34,7 +34,7 @@ impl Shared {
     pub fn new() -> Self {
         Self {
             clock: Instant::now(),
-            next_id: AtomicU64::new(1),
+            next_serial: AtomicU64::new(1),
             written: (0..KEYS).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -50,8 +50,8 @@ impl Shared {
         self.clock.elapsed().as_nanos() as u64
     }
 
-    fn id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    fn serial(&self) -> u64 {
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -65,16 +65,27 @@ pub struct Outcome {
     pub dried_replaced: u64,
     pub hits: u64,
     pub misses: u64,
+    /// Uniques that were seen, with the key and value they belonged to.
+    pub uniques: Vec<(usize, u64, u64)>,
 }
 
-pub struct Worker<'a> {
-    pub shared: &'a Shared,
+/// A value that was read.
+struct Found {
+    /// Names the value; with [`STALE`] where it is marked so.
+    id: u64,
+    records: usize,
+    unique: Option<u64>,
+    won: bool,
+}
+
+pub struct Worker {
+    pub shared: Arc<Shared>,
     pub random: Random,
     pub client: Client,
     pub outcome: Outcome,
 }
 
-impl Worker<'_> {
+impl Worker {
     /// Stores every key of `keys`.
     pub fn fill(&mut self, keys: impl Iterator<Item = usize>) -> io::Result<()> {
         for key in keys {
@@ -87,7 +98,36 @@ impl Worker<'_> {
     pub fn refill(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
             let key = self.random.below(KEYS as u64) as usize;
-            self.set(key)?;
+            // Some of what expires should be left alone until it has.
+            if class(key) != Class::Expiring || self.random.chance(25) {
+                self.set(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every key once: what a crash brought back is seen before it is written over.
+    pub fn read_all(&mut self) -> io::Result<()> {
+        for first in (0..KEYS).step_by(PIPELINE) {
+            let keys = first..KEYS.min(first + PIPELINE);
+            let start = self.shared.now();
+            let requests: String = keys.clone().map(read_request).collect();
+            self.client.send(requests.as_bytes())?;
+            for key in keys {
+                self.read_reply(key, start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads, replaces or deletes each of `keys`, which the other clients do at the same time.
+    pub fn race(&mut self, keys: &[usize]) -> io::Result<()> {
+        for &key in keys {
+            match self.random.below(8) {
+                0..5 => drop(self.read(key)?),
+                5..7 => self.replace(key)?,
+                _ => self.delete(key)?,
+            }
         }
         Ok(())
     }
@@ -100,16 +140,14 @@ impl Worker<'_> {
                 break;
             }
             let key = self.random.below(KEYS as u64) as usize;
-            let untouched = !self.shared.written[key].load(Ordering::Relaxed);
-            if self.get(key, b"get")?.is_none() {
+            if self.read(key)?.is_none() {
                 continue;
             }
             if self.random.chance(30) {
                 self.delete(key)?;
             } else {
-                self.set(key)?;
+                self.replace(key)?;
             }
-            self.outcome.dried_replaced += u64::from(untouched);
         }
         Ok(())
     }
@@ -118,166 +156,223 @@ impl Worker<'_> {
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let contended = self.random.chance(20);
-            let key = self.random.below(if contended {
+            let keys = if contended {
                 CONTENDED_KEYS
             } else {
                 KEYS as u64
-            }) as usize;
-            match self.random.below(100) {
-                0..60 => {
-                    let miss = self.get(key, b"get")?.is_none();
+            };
+            let key = self.random.below(keys) as usize;
+            match (self.random.below(100), class(key)) {
+                (0..60, _) => {
+                    let miss = self.read(key)?.is_none();
                     if miss && self.random.chance(50) {
                         self.set(key)?;
                     }
                 }
-                60..75 => self.set(key)?,
-                75..78 => self.add(key)?,
-                78..83 => self.compare_and_store(key)?,
-                83..91 if is_counter(key) => self.increment(key)?,
-                83..88 => self.append(key)?,
-                88..91 => self.touch(key)?,
-                91..94 => {
-                    self.get(key, b"gat 100000")?;
-                }
+                (60..72, _) => self.replace(key)?,
+                (72..75, _) => self.add(key)?,
+                (75..80, Class::Leased) => self.renew(key)?,
+                (75..80, _) => self.compare_and_store(key)?,
+                (80..89, Class::Counter) => self.count(key)?,
+                (80..89, Class::Leased) => self.renew(key)?,
+                (80..89, Class::Chain) => self.append(key)?,
+                (80..94, _) => self.touch(key)?,
                 _ => self.delete(key)?,
             }
         }
     }
 
-    fn get(&mut self, key: usize, command: &[u8]) -> io::Result<Option<Vec<u64>>> {
-        let mut request = command.to_vec();
-        request.extend_from_slice(format!(" {}\r\n", name(key)).as_bytes());
+    fn read(&mut self, key: usize) -> io::Result<Option<Found>> {
         let start = self.shared.now();
-        self.client.send(&request)?;
-        let hit = self.client.hits()?.pop();
-        let finish = self.shared.now();
-        let Some((_, bytes)) = hit else {
-            self.outcome.misses += 1;
-            return Ok(None);
-        };
-        self.outcome.hits += 1;
-        Ok(self.seen(key, &bytes, start, finish))
+        self.client.send(read_request(key).as_bytes())?;
+        self.read_reply(key, start)
     }
 
-    /// Records a value that was read; its ids unless it is damaged.
-    fn seen(&mut self, key: usize, bytes: &[u8], start: u64, finish: u64) -> Option<Vec<u64>> {
-        let ids = if is_counter(key) {
-            let number = std::str::from_utf8(bytes)
-                .ok()
-                .and_then(|text| text.parse().ok());
-            number
-                .map(|number| vec![number])
-                .ok_or_else(|| String::from("not a number"))
-        } else {
-            value::ids(name(key).as_bytes(), bytes)
-        };
-        match ids {
-            Ok(ids) => {
-                self.record(key, Event::Hit { ids: ids.clone() }, start, Some(finish));
-                Some(ids)
+    fn read_reply(&mut self, key: usize, start: u64) -> io::Result<Option<Found>> {
+        let line = self.client.line()?;
+        if line == b"END" || line == b"EN" {
+            self.outcome.misses += 1;
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let mut words = text.split(' ').skip(2);
+        let (length, unique, marks) = match parse_value_line(&line) {
+            Some((_, length)) => (Some(length), words.nth(2), Vec::new()),
+            None => {
+                let length = text
+                    .strip_prefix("VA ")
+                    .and_then(|rest| rest.split(' ').next()?.parse().ok());
+                let unique = words.next().and_then(|word| word.strip_prefix('c'));
+                (length, unique, words.collect())
             }
+        };
+        let length = length.ok_or(io::ErrorKind::InvalidData)?;
+        let mut bytes = self.client.exact(length + 2)?;
+        bytes.truncate(length);
+        if line.starts_with(b"VALUE") {
+            self.client.line()?;
+        }
+        let finish = self.shared.now();
+        self.outcome.hits += 1;
+        let mut ids = match ids(key, &bytes) {
+            Ok(ids) => ids,
             Err(reason) => {
                 let shown = bytes[..bytes.len().min(80)].escape_ascii();
                 self.outcome
                     .corrupt
                     .push(format!("{}: {reason}: {shown}", name(key)));
-                None
+                return Ok(None);
             }
+        };
+        let records = ids.len();
+        if marks.contains(&"X") {
+            ids = ids.into_iter().map(|id| id | STALE).collect();
         }
+        let found = Found {
+            id: *ids.last().expect("a value has a record"),
+            records,
+            unique: unique.and_then(|word| word.parse().ok()),
+            won: marks.contains(&"W"),
+        };
+        self.record(key, Event::Hit { ids }, start, Some(finish));
+        if let Some(cas) = found.unique {
+            self.record(
+                key,
+                Event::Unique { cas, id: found.id },
+                start,
+                Some(finish),
+            );
+        }
+        if found.won {
+            self.record(key, Event::Won { id: found.id }, start, Some(finish));
+        }
+        Ok(Some(found))
     }
 
     fn set(&mut self, key: usize) -> io::Result<()> {
-        let (id, bytes) = self.fresh_value(key);
-        let event = Event::Store { id, replaced: None };
-        self.write(
-            key,
-            event,
-            &set_request(name(key).as_bytes(), &bytes),
-            b"STORED",
-        )
+        self.store("set", key, "", None).map(drop)
     }
 
     fn add(&mut self, key: usize) -> io::Result<()> {
-        let (id, bytes) = self.fresh_value(key);
-        let mut request = set_request(name(key).as_bytes(), &bytes);
-        request[..3].copy_from_slice(b"add");
-        let event = Event::Store { id, replaced: None };
-        self.write(key, event, &request, b"STORED")
+        self.store("add", key, "", None).map(drop)
     }
 
+    /// `set` or `replace`.
+    fn replace(&mut self, key: usize) -> io::Result<()> {
+        let verb = if self.random.chance(50) {
+            "set"
+        } else {
+            "replace"
+        };
+        let untouched = !self.shared.written[key].load(Ordering::Relaxed);
+        let stored = self.store(verb, key, "", None)?;
+        self.outcome.dried_replaced += u64::from(untouched && stored);
+        Ok(())
+    }
+
+    /// Reads a key and stores if nobody else did meanwhile, or tries a unique that it read long ago.
     fn compare_and_store(&mut self, key: usize) -> io::Result<()> {
-        let start = self.shared.now();
-        self.client
-            .send(format!("gets {}\r\n", name(key)).as_bytes())?;
-        let line = self.client.line()?;
-        if line == b"END" {
-            return Ok(());
+        let old = self.outcome.uniques.len();
+        if old == OLD_UNIQUES_MAX && self.random.chance(50) {
+            let (key, unique, id) = self
+                .outcome
+                .uniques
+                .swap_remove(self.random.below(old as u64) as usize);
+            return self
+                .store("cas", key, &format!(" {unique}"), Some(id))
+                .map(drop);
         }
-        let (_, length) = parse_value_line(&line).ok_or(io::ErrorKind::InvalidData)?;
-        let cas = line
-            .rsplit(|&byte| byte == b' ')
-            .next()
-            .unwrap_or_default()
-            .to_vec();
-        let mut bytes = self.client.exact(length + 2)?;
-        bytes.truncate(length);
-        self.client.line()?;
-        let finish = self.shared.now();
-        let Some(replaced) = self
-            .seen(key, &bytes, start, finish)
-            .and_then(|ids| ids.last().copied())
+        let Some(Found {
+            id,
+            unique: Some(unique),
+            ..
+        }) = self.read(key)?
         else {
             return Ok(());
         };
-        let (id, bytes) = self.fresh_value(key);
-        let mut request = format!("cas {} 0 0 {} ", name(key), bytes.len()).into_bytes();
-        request.extend_from_slice(&cas);
-        request.extend_from_slice(b"\r\n");
-        request.extend_from_slice(&bytes);
-        request.extend_from_slice(b"\r\n");
-        let event = Event::Store {
-            id,
-            replaced: Some(replaced),
-        };
-        self.write(key, event, &request, b"STORED")
+        if old < OLD_UNIQUES_MAX {
+            self.outcome.uniques.push((key, unique, id));
+        }
+        self.store("cas", key, &format!(" {unique}"), Some(id))
+            .map(drop)
     }
 
     fn append(&mut self, key: usize) -> io::Result<()> {
-        let long = self
-            .get(key, b"get")?
-            .is_none_or(|ids| ids.len() >= RECORDS_MAX);
-        if long {
-            return self.set(key);
+        match self.read(key)? {
+            Some(found) if found.records < RECORDS_MAX => {
+                let (id, bytes) = fresh_value(key, self.shared.serial(), &mut self.random);
+                let mut request =
+                    format!("append {} 0 0 {}\r\n", name(key), bytes.len()).into_bytes();
+                request.extend_from_slice(&bytes);
+                request.extend_from_slice(b"\r\n");
+                self.write(key, Event::Append { id }, &request, b"STORED")
+                    .map(drop)
+            }
+            _ => self.set(key),
         }
-        let (id, bytes) = self.fresh_value(key);
-        let mut request = format!("append {} 0 0 {}\r\n", name(key), bytes.len()).into_bytes();
-        request.extend_from_slice(&bytes);
-        request.extend_from_slice(b"\r\n");
-        self.write(key, Event::Append { id }, &request, b"STORED")
     }
 
-    fn increment(&mut self, key: usize) -> io::Result<()> {
+    /// Marks a fresh value as stale, or renews a stale one if the server says that it is ours to renew.
+    fn renew(&mut self, key: usize) -> io::Result<()> {
+        let Some(Found {
+            id,
+            unique: Some(unique),
+            won,
+            ..
+        }) = self.read(key)?
+        else {
+            return Ok(());
+        };
+        if id & STALE == 0 {
+            let request = format!("md {} I C{unique}\r\n", name(key));
+            let event = Event::Store {
+                id: id | STALE,
+                replaced: Some(id),
+            };
+            return self.write(key, event, request.as_bytes(), b"HD").map(drop);
+        }
+        if !won {
+            return Ok(());
+        }
+        let (fresh, bytes) = fresh_value(key, self.shared.serial(), &mut self.random);
+        let mut request = format!("ms {} {} C{unique}\r\n", name(key), bytes.len()).into_bytes();
+        request.extend_from_slice(&bytes);
+        request.extend_from_slice(b"\r\n");
+        let event = Event::Store {
+            id: fresh,
+            replaced: Some(id),
+        };
+        self.write(key, event, &request, b"HD").map(drop)
+    }
+
+    fn count(&mut self, key: usize) -> io::Result<()> {
+        let (verb, down) = if counts_down(key) {
+            ("decr", true)
+        } else {
+            ("incr", false)
+        };
+        let event = |result| {
+            if down {
+                Event::Decrement { result }
+            } else {
+                Event::Increment { result }
+            }
+        };
         let start = self.shared.now();
         self.mark_written(key);
         let reply = self
             .client
-            .ask(format!("incr {} 1\r\n", name(key)).as_bytes());
+            .ask(format!("{verb} {} 1\r\n", name(key)).as_bytes());
         let finish = self.shared.now();
         match reply {
             Ok(reply) => {
-                let number = std::str::from_utf8(&reply)
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                if number.is_some() {
-                    self.record(
-                        key,
-                        Event::Increment { result: number },
-                        start,
-                        Some(finish),
-                    );
+                let text = std::str::from_utf8(&reply).ok();
+                let result = text.and_then(|text| text.trim_end().parse().ok());
+                if result.is_some() {
+                    self.record(key, event(result), start, Some(finish));
                 } else if reply != b"NOT_FOUND" {
                     self.outcome.corrupt.push(format!(
-                        "incr {}: {}",
+                        "{verb} {}: {}",
                         name(key),
                         reply.escape_ascii()
                     ));
@@ -285,26 +380,77 @@ impl Worker<'_> {
                 Ok(())
             }
             Err(error) => {
-                self.record(key, Event::Increment { result: None }, start, None);
+                self.record(key, event(None), start, None);
                 Err(error)
             }
         }
     }
 
-    /// Changes only the exptime, which is later than the test.
+    /// Changes only the exptime: of most keys to later than the test.
     fn touch(&mut self, key: usize) -> io::Result<()> {
-        self.client
-            .ask(format!("touch {} 100000\r\n", name(key)).as_bytes())?;
-        Ok(())
+        let seconds = self.exptime(key).unwrap_or(100_000);
+        let start = self.shared.now();
+        // `gat` does not tell whether a value is marked stale.
+        let done = if class(key) != Class::Leased && self.random.chance(50) {
+            let request = format!("gat {seconds} {}\r\n", name(key));
+            let sent = self.client.send(request.as_bytes());
+            sent.and_then(|()| self.read_reply(key, start).map(drop))
+        } else {
+            self.client
+                .ask(format!("touch {} {seconds}\r\n", name(key)).as_bytes())
+                .map(drop)
+        };
+        if class(key) == Class::Expiring {
+            let until = self.until(seconds);
+            self.record(key, Event::Lives { id: None, until }, start, None);
+        }
+        done
     }
 
     fn delete(&mut self, key: usize) -> io::Result<()> {
+        let untouched = !self.shared.written[key].load(Ordering::Relaxed);
         let request = format!("delete {}\r\n", name(key));
-        self.write(key, Event::Delete, request.as_bytes(), b"DELETED")
+        let deleted = self.write(key, Event::Delete, request.as_bytes(), b"DELETED")?;
+        self.outcome.dried_replaced += u64::from(untouched && deleted);
+        Ok(())
     }
 
-    /// Sends a write and records it: done, refused (then it did not happen), or without an answer.
-    fn write(&mut self, key: usize, event: Event, request: &[u8], done: &[u8]) -> io::Result<()> {
+    /// Stores a fresh value by `verb`; `tail` is what follows the length, `replaced` the value that it belongs to.
+    fn store(
+        &mut self,
+        verb: &str,
+        key: usize,
+        tail: &str,
+        replaced: Option<u64>,
+    ) -> io::Result<bool> {
+        let (id, bytes) = fresh_value(key, self.shared.serial(), &mut self.random);
+        let exptime = self.exptime(key);
+        let head = format!(
+            "{verb} {} 0 {} {}{tail}\r\n",
+            name(key),
+            exptime.unwrap_or(0),
+            bytes.len()
+        );
+        let request = [head.as_bytes(), &bytes, b"\r\n"].concat();
+        let start = self.shared.now();
+        let written = self.write(key, Event::Store { id, replaced }, &request, b"STORED");
+        if let Some(seconds) = exptime {
+            let until = self.until(seconds);
+            self.record(
+                key,
+                Event::Lives {
+                    id: Some(id),
+                    until,
+                },
+                start,
+                None,
+            );
+        }
+        written
+    }
+
+    /// Sends a write and records it: done (then true), refused (then it did not happen), or without an answer.
+    fn write(&mut self, key: usize, event: Event, request: &[u8], done: &[u8]) -> io::Result<bool> {
         self.mark_written(key);
         let start = self.shared.now();
         let reply = self.client.ask(request);
@@ -315,11 +461,25 @@ impl Worker<'_> {
             Ok(reply) if event == Event::Delete && reply == b"NOT_FOUND" => {
                 self.record(key, event, start, Some(finish));
             }
-            Ok(reply) if matches!(&reply[..], b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND") => {}
+            Ok(reply)
+                if matches!(
+                    &reply[..],
+                    b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"EX" | b"NF"
+                ) => {}
             // An error says nothing about whether it took effect.
             Ok(_) | Err(_) => self.record(key, event, start, None),
         }
-        reply.map(|_| ())
+        reply.map(|reply| reply == done)
+    }
+
+    fn exptime(&mut self, key: usize) -> Option<u64> {
+        let seconds = self.random.between(TTL_SECONDS.0, TTL_SECONDS.1);
+        (class(key) == Class::Expiring).then_some(seconds)
+    }
+
+    /// Until when a value may be served that got an exptime of so many seconds before now.
+    fn until(&self, seconds: u64) -> u64 {
+        self.shared.now() + (Duration::from_secs(seconds) + TTL_SLACK).as_nanos() as u64
     }
 
     fn mark_written(&self, key: usize) {
@@ -334,23 +494,13 @@ impl Worker<'_> {
             finish,
         });
     }
+}
 
-    /// A value that was never written before, and the id that names it.
-    fn fresh_value(&mut self, key: usize) -> (u64, Vec<u8>) {
-        let id = self.shared.id();
-        if is_counter(key) {
-            let number = id << COUNTER_BITS;
-            return (number, number.to_string().into_bytes());
-        }
-        let length = self.random.between(RECORD_BYTES.0, RECORD_BYTES.1) as usize;
-        (id, value::record(name(key).as_bytes(), id, length))
+/// Asks for a value and its CAS unique; the meta form for keys whose marks matter.
+fn read_request(key: usize) -> String {
+    if class(key) == Class::Leased {
+        format!("mg {} c v\r\n", name(key))
+    } else {
+        format!("gets {}\r\n", name(key))
     }
-}
-
-fn is_counter(key: usize) -> bool {
-    key.is_multiple_of(COUNTER_EVERY)
-}
-
-fn name(key: usize) -> String {
-    format!("key:{key:08}")
 }

@@ -6,12 +6,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
-
+use super::super::device::Device;
 use super::super::face::Place;
 use super::super::folder::{Folder, Sync, disk_is_full};
 use super::{FILES, slot};
@@ -33,6 +30,7 @@ pub(in super::super) struct Damaged(pub(in super::super) String);
 pub(super) struct JournalFile {
     words: Words,
     file: File,
+    device: Device,
 }
 
 impl JournalFile {
@@ -42,9 +40,20 @@ impl JournalFile {
         &self.words[HEADER_WORDS..]
     }
 
+    /// Stores a kill in a slot.
+    #[inline]
+    pub(super) fn store(&self, slot: usize, kill: u64) {
+        self.store_word(HEADER_WORDS + slot, kill);
+    }
+
+    #[inline]
+    fn store_word(&self, word: usize, value: u64) {
+        self.device.store(&self.file, &self.words, word, value);
+    }
+
     /// Waits until all that was stored is on the device.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.device.sync(&self.file)
     }
 }
 
@@ -104,18 +113,18 @@ pub(super) fn blank(file: &JournalFile, sync: Sync) -> io::Result<()> {
             Ok(())
         }
     };
-    file.words[2].store(BLANK, Release);
+    file.store_word(2, BLANK);
     fence(SeqCst);
     sync()?;
     Point::Blanked.pass();
-    for word in file.slots() {
+    for (slot, word) in file.slots().iter().enumerate() {
         if word.load(Relaxed) != 0 {
-            word.store(0, Relaxed);
+            file.store(slot, 0);
         }
     }
     fence(SeqCst);
     sync()?;
-    file.words[2].store(ACTIVE, Release);
+    file.store_word(2, ACTIVE);
     sync()
 }
 
@@ -135,6 +144,7 @@ pub(super) fn start(
             let old = JournalFile {
                 words: Words::map_file(&file, bytes)?,
                 file,
+                device: folder.device().clone(),
             };
             let is_ours = old.words[0].load(Relaxed) == MAGIC
                 && old.words[1].load(Relaxed) == uuid
@@ -160,30 +170,20 @@ fn make_file(
     let temporary = format!("{name}.tmp");
     folder.remove(&temporary)?;
     let file = folder.create_file(&temporary)?;
-    // With its blocks allocated a store can never meet a full disk. File systems without fallocate
-    // get their blocks by being written to.
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            let zeros = vec![0; 64 << 10];
-            for at in (0..bytes).step_by(zeros.len()) {
-                file.write_all_at(&zeros[..zeros.len().min(bytes - at)], at as u64)?;
-            }
-        }
-        Err(error) => {
-            folder.remove(&temporary)?;
-            return Err(error.into());
-        }
+    let device = folder.device().clone();
+    if let Err(error) = device.allocate(&file, bytes as u64) {
+        folder.remove(&temporary)?;
+        return Err(error);
     }
-    for (word, value) in [MAGIC, uuid, ACTIVE, bytes as u64].into_iter().enumerate() {
-        file.write_all_at(&value.to_le_bytes(), (word * WORD_BYTES) as u64)?;
-    }
+    let header = [MAGIC, uuid, ACTIVE, bytes as u64].map(u64::to_le_bytes);
+    device.write_all(&file, 0, &header.concat())?;
     if sync == Sync::Device {
-        file.sync_all()?;
+        device.sync(&file)?;
     }
     folder.rename(&temporary, name)?;
     Ok(JournalFile {
         words: Words::map_file(&file, bytes)?,
         file,
+        device,
     })
 }

@@ -134,7 +134,7 @@ impl Journal {
         }
         let slot = (ticket & ((1 << self.slot_bits) - 1)) as usize;
         let file = &self.files[generation as usize % FILES];
-        file.slots()[slot].store(word, Release);
+        file.store(slot, word);
         if slot == 0 {
             Stored::NewFile
         } else {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::super::device::Device;
 use super::super::folder::Folder;
 use super::{SegmentFile, SegmentStore};
 
@@ -19,6 +20,7 @@ pub(in super::super) struct LocalStore {
 
 struct LocalFile {
     file: File,
+    device: Device,
     /// The file system cannot tell whether a read would wait.
     no_cached_reads: AtomicBool,
 }
@@ -40,22 +42,27 @@ fn segment_of(name: &str) -> Option<u32> {
         .ok()
 }
 
-fn opened(file: File) -> Arc<dyn SegmentFile> {
-    // Records are read one by one from anywhere: reading ahead would only fill the page cache.
-    let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
-    Arc::new(LocalFile {
-        file,
-        no_cached_reads: AtomicBool::new(false),
-    })
+impl LocalStore {
+    fn opened(&self, file: File) -> Arc<dyn SegmentFile> {
+        // Records are read one by one from anywhere: reading ahead would only fill the page cache.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+        Arc::new(LocalFile {
+            file,
+            device: self.folder.device().clone(),
+            no_cached_reads: AtomicBool::new(false),
+        })
+    }
 }
 
 impl SegmentStore for LocalStore {
     fn create(&self, segment: u32) -> io::Result<Arc<dyn SegmentFile>> {
-        self.folder.create_file(&file_name(segment)).map(opened)
+        let file = self.folder.create_file(&file_name(segment))?;
+        Ok(self.opened(file))
     }
 
     fn open(&self, segment: u32) -> io::Result<Arc<dyn SegmentFile>> {
-        self.folder.open_file(&file_name(segment)).map(opened)
+        let file = self.folder.open_file(&file_name(segment))?;
+        Ok(self.opened(file))
     }
 
     fn delete(&self, segment: u32) -> io::Result<()> {
@@ -74,7 +81,7 @@ impl SegmentStore for LocalStore {
 
 impl SegmentFile for LocalFile {
     fn append(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_at(bytes, at)
+        self.device.write(&self.file, at, bytes)
     }
 
     fn read_range(&self, at: u64, out: &mut [u8]) -> io::Result<usize> {
@@ -114,7 +121,7 @@ impl SegmentFile for LocalFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.device.sync(&self.file)
     }
 
     fn bytes(&self) -> io::Result<u64> {

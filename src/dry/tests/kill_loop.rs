@@ -40,18 +40,6 @@ fn truth(folder: &Path) -> Words {
     Words::map_file(&file, TRUTH_BYTES).unwrap()
 }
 
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
-    }
-}
-
 /// A third of the keys is reinserted when its segment leaves.
 fn key_name(key: usize) -> String {
     if key.is_multiple_of(3) {

@@ -169,7 +169,7 @@ fn dead_unused_and_unwanted_segments_are_freed() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(Clock::manual(NOW));
     let caller = Caller::over(
-        Dry::open_as(&config(dir.path()), Arc::clone(&clock), boot(), &|store| {
+        open_as(&config(dir.path()), Arc::clone(&clock), boot(), &|store| {
             store
         })
         .unwrap(),
@@ -202,7 +202,7 @@ fn dead_unused_and_unwanted_segments_are_freed() {
 #[test]
 fn a_crash_while_a_segment_leaves_brings_nothing_back() {
     let dir = tempfile::tempdir().unwrap();
-    let dry = Dry::open_as(
+    let dry = open_as(
         &config(dir.path()),
         Arc::new(Clock::manual(NOW)),
         boot(),

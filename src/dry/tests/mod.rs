@@ -1,9 +1,13 @@
 //! Tests of the whole tier through its face, with a small index of the caller's in front of it.
 
+mod cuts;
 mod damage;
+mod errors;
 mod kill_loop;
 mod limits;
 mod restart;
+mod rot;
+pub(super) mod tape;
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +16,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 
 use tempfile::TempDir;
 
+use super::recovery::WrapStore;
+use super::state::Boot;
 use super::store::{SegmentFile, SegmentStore};
 use super::*;
 use crate::entry::{Facts, hash_key};
@@ -37,6 +43,21 @@ fn config(folder: &Path) -> DryConfig {
     }
 }
 
+/// Opens a tier in a given run of the machine and on a given store.
+fn open_as(
+    config: &DryConfig,
+    clock: Arc<Clock>,
+    boot: Boot,
+    wrap: WrapStore<'_>,
+) -> Result<Dry, DryError> {
+    let machine = Machine {
+        boot,
+        wrap,
+        ..Machine::current()
+    };
+    Dry::open_on(config, clock, &machine)
+}
+
 type Slots = HashMap<u64, (Place, u32)>;
 
 /// A caller: an index over one tier, as simple as can be.
@@ -49,9 +70,7 @@ struct Caller {
 
 impl Caller {
     fn open(config: &DryConfig) -> Caller {
-        Caller::over(
-            Dry::open_as(config, Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap(),
-        )
+        Caller::over(open_as(config, Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap())
     }
 
     fn over(dry: Dry) -> Caller {
@@ -197,6 +216,18 @@ fn leave(dry: &Option<Arc<Dry>>, slots: &Mutex<Slots>, leaving: &Leaving<'_>) {
     slots.lock().retain(|_, slot| slot.0 != row.place);
 }
 
+/// xorshift64*
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+    }
+}
+
 /// The folder as a reader of the page cache sees it now: what `kill -9` leaves.
 fn crash(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -308,7 +339,7 @@ fn faulty(config: &DryConfig) -> (Caller, Arc<AtomicU8>) {
             fault: Arc::clone(&fault),
         })
     };
-    let dry = Dry::open_as(config, Arc::new(Clock::manual(NOW)), boot(), &wrap).unwrap();
+    let dry = open_as(config, Arc::new(Clock::manual(NOW)), boot(), &wrap).unwrap();
     (Caller::over(dry), fault)
 }
 

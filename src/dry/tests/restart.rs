@@ -161,7 +161,7 @@ fn a_clean_stop_keeps_everything_over_a_reboot() {
         id: [8, 8],
         time_us: 5,
     };
-    let dry = Dry::open_as(
+    let dry = open_as(
         &config(dir.path()),
         Arc::new(Clock::manual(NOW)),
         rebooted,
@@ -191,7 +191,7 @@ fn a_reboot_without_a_clean_stop_starts_empty() {
         time_us: 5,
     };
     let open = |config: &DryConfig| {
-        Dry::open_as(config, Arc::new(Clock::manual(NOW)), rebooted, &|store| {
+        open_as(config, Arc::new(Clock::manual(NOW)), rebooted, &|store| {
             store
         })
         .unwrap()
@@ -313,7 +313,7 @@ fn a_flush_that_came_due_while_down_is_applied() {
     for (now, rows) in [(NOW + 99, 1), (NOW + 100, 0)] {
         let clock = Arc::new(Clock::manual(now));
         let again =
-            Caller::over(Dry::open_as(&config(dir.path()), clock, boot(), &|store| store).unwrap());
+            Caller::over(open_as(&config(dir.path()), clock, boot(), &|store| store).unwrap());
         assert_eq!(again.report.rows, rows);
         assert_eq!(again.dry.flush_deadline(), (rows == 1).then_some(NOW + 100));
         assert!(again.dry.first_version() > again.dry.flush_version());
@@ -332,7 +332,7 @@ fn expired_records_stay_out_whatever_the_clock_does() {
     let found = |now: UnixSeconds| {
         let clock = Arc::new(Clock::manual(now));
         let again =
-            Caller::over(Dry::open_as(&config(dir.path()), clock, boot(), &|store| store).unwrap());
+            Caller::over(open_as(&config(dir.path()), clock, boot(), &|store| store).unwrap());
         ["soon", "later", "never"].map(|key| again.get(key).is_some())
     };
     assert_eq!(found(NOW + 9), [true, true, true]);

@@ -13,7 +13,7 @@ use super::super::core::Core;
 use super::super::face::TierState;
 use super::super::folder::disk_is_full;
 use super::{Chunk, End};
-use crate::fault::Point;
+use crate::fault::{self, Point};
 
 /// How often a write to a full disk is tried again.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
@@ -75,6 +75,7 @@ impl Core {
             }
         };
         Point::BeforeWrite.pass();
+        fault::write_slowly();
         while *progress < chunk.buffer.used {
             let at = chunk.buffer.start + *progress as u64;
             match file.append(at, &chunk.buffer.bytes[*progress..chunk.buffer.used]) {

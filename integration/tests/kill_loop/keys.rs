@@ -1,0 +1,81 @@
+//! The keys of the kill loop: each belongs to a class that says what clients do to it and what its values mean.
+
+use tiercache_integration::random::Random;
+use tiercache_integration::value;
+
+/// Keys in all; at about 1 KiB each they are several times the RAM of the server.
+pub const KEYS: usize = 24_000;
+/// Keys that all clients fight over.
+pub const CONTENDED_KEYS: u64 = 200;
+/// Low bits of a counter that its increments may use; the bits above name the `set` that began it.
+const COUNTER_BITS: u32 = 20;
+/// Records are this long, so that values grow to a few KiB by appends.
+const RECORD_BYTES: (u64, u64) = (200, 1600);
+/// Set in the id of a value that was marked stale: to the checker it is another value.
+pub const STALE: u64 = 1 << 62;
+
+/// What a key is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Numbers, for `incr` and `decr`.
+    Counter,
+    /// Values that live for a second or two.
+    Expiring,
+    /// Values that are marked stale and renewed by the client that wins the token.
+    Leased,
+    /// Chains of records, for `append`.
+    Chain,
+}
+
+/// The class of a key.
+pub fn class(key: usize) -> Class {
+    match key % 8 {
+        0 => Class::Counter,
+        1 => Class::Expiring,
+        2 => Class::Leased,
+        _ => Class::Chain,
+    }
+}
+
+/// Whether a counter is decremented; the others are incremented.
+pub fn counts_down(key: usize) -> bool {
+    key.is_multiple_of(16)
+}
+
+/// The key as clients send it.
+pub fn name(key: usize) -> String {
+    format!("key:{key:08}")
+}
+
+/// The id and the bytes of a value that was never written before. `serial` is used once.
+pub fn fresh_value(key: usize, serial: u64, random: &mut Random) -> (u64, Vec<u8>) {
+    if class(key) == Class::Counter {
+        // Those that count down begin in the middle of their numbers.
+        let first = if counts_down(key) {
+            1 << (COUNTER_BITS - 1)
+        } else {
+            0
+        };
+        let number = serial << COUNTER_BITS | first;
+        return (number, number.to_string().into_bytes());
+    }
+    let length = random.between(RECORD_BYTES.0, RECORD_BYTES.1) as usize;
+    (serial, value::record(name(key).as_bytes(), serial, length))
+}
+
+/// The ids that a value is made of.
+///
+/// # Errors
+/// Says what is wrong when it is no value of this key.
+pub fn ids(key: usize, bytes: &[u8]) -> Result<Vec<u64>, String> {
+    if class(key) != Class::Counter {
+        return value::ids(name(key).as_bytes(), bytes);
+    }
+    // A counter that lost a digit keeps a space in its place.
+    let number = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.trim_end().parse().ok());
+    number
+        .map(|number| vec![number])
+        .ok_or_else(|| String::from("not a number"))
+}
