@@ -63,3 +63,10 @@ install_missing() {
     fi
     return "$status"
 }
+
+# build_mutants: a debug build whose bugs and points of death are chosen by environment variables, at $mutants.
+mutants="$target/tiercache-mutants"
+build_mutants() {
+    cargo build --locked --features mutants --bin tiercache
+    cp "$target/debug/tiercache" "$mutants"
+}

@@ -261,6 +261,15 @@ impl Server {
         status.expect("the loop ended with a status")
     }
 
+    /// SIGTERM, without waiting for anything.
+    ///
+    /// # Panics
+    /// When the process does not run.
+    pub fn signal_stop(&self) {
+        let child = self.running.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(child), Signal::TERM).expect("an own child can be signalled");
+    }
+
     /// What a wrapper or the server wrote, whole.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()

@@ -2,6 +2,7 @@
 
 mod clients;
 mod differential;
+mod faults;
 mod kill_loop;
 mod memccapable;
 mod memory;

@@ -45,12 +45,13 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder, made with mode 0700 where it is missing, and locks it.
+    /// [`Folder::open_on`] this machine's device.
+    #[cfg(test)]
     pub(super) fn open(path: &Path) -> Result<Folder, DryError> {
         Folder::open_on(path, Device::default())
     }
 
-    /// [`Folder::open`] with a device to make all changes by.
+    /// Opens the folder, made with mode 0700 where it is missing, and locks it.
     pub(super) fn open_on(path: &Path, device: Device) -> Result<Folder, DryError> {
         DirBuilder::new()
             .recursive(true)

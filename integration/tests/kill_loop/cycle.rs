@@ -99,7 +99,7 @@ impl Loop {
             "--dry",
             &folder_text,
             "--dry-size",
-            "64m",
+            "40m",
             "--dry-wait",
             "1s",
         ];
