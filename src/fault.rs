@@ -21,7 +21,7 @@ pub enum Mutant {
     InstallUncompared,
     /// A flush is not persisted.
     ForgetFlush,
-    /// An item comes back from dry without its exptime.
+    /// An item is dried without its exptime.
     LoseExptime,
     /// Versions begin at 1 with every start.
     ResetVersions,

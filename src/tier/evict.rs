@@ -11,6 +11,7 @@ use super::policy::{self, Fate, Pressure};
 use super::slot::{Location, Slot, Tier};
 use crate::dry::{Append, NewRecord};
 use crate::entry::{Marks, NEVER};
+use crate::fault::Mutant;
 use crate::metrics::Count;
 use crate::ram::{Address, Item, SegmentKind};
 use crate::watch::{Event, Kinds, Removal};
@@ -348,7 +349,11 @@ impl Cache {
         let Some(dry) = &self.dry else {
             return Append::Failed;
         };
-        let facts = live.item.facts(live.slot.exptime);
+        let facts = live.item.facts(if Mutant::LoseExptime.is_on() {
+            NEVER
+        } else {
+            live.slot.exptime
+        });
         let record = NewRecord {
             hash: live.hash.0,
             facts: &facts,
@@ -365,7 +370,7 @@ impl Cache {
                 return false;
             };
             // The record was made from these; in RAM they can change under the shard lock.
-            if slot.exptime != facts.exptime
+            if slot.exptime != live.slot.exptime
                 || live.item.marks() != facts.marks
                 || shard.dry(tag).is_some()
                 || !self.is_live(live.item, slot.exptime, self.clock.recent())

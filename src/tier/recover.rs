@@ -8,8 +8,6 @@ use super::cache::{Cache, StartError};
 use super::index::KeyHash;
 use super::slot::{Location, Slot};
 use crate::dry::{Append, Leaving, NewRecord, Reason, Row};
-use crate::entry::NEVER;
-use crate::fault::Mutant;
 
 /// Threads that load.
 const LOAD_THREADS: usize = 2;
@@ -89,11 +87,7 @@ impl Cache {
         let location = Location::dry(row.place, row.bytes);
         let slot = Slot {
             tag: hash.tag(),
-            exptime: if Mutant::LoseExptime.is_on() {
-                NEVER
-            } else {
-                row.exptime
-            },
+            exptime: row.exptime,
             location,
             hits: 0,
         };

@@ -77,7 +77,7 @@ pub struct Loop {
     shared: Arc<Shared>,
     /// Items in dry when the last cycle ended, if a start should bring them back.
     dried: Option<u64>,
-    /// Every key is to be stored before anything else.
+    /// Nothing is warm: every key is to be stored before anything else.
     empty: bool,
     /// Since when a delayed flush may have come, and when it must have.
     flush_due: Option<(u64, u64)>,
@@ -150,6 +150,7 @@ impl Loop {
             died_there: false,
             violations: Vec::new(),
         };
+        self.prepare();
         let mut environment = self.environment.clone();
         if let End::Point(point, passage) = end {
             environment.push(("TIERCACHE_CRASH".into(), format!("{point}:{passage}")));
@@ -191,6 +192,24 @@ impl Loop {
         report
     }
 
+    /// Where nothing is warm, stores every key, and has that server die as well. What a delayed flush takes is stored
+    /// again.
+    fn prepare(&mut self) {
+        while self.empty {
+            self.empty = self.flush_due.is_some();
+            self.server.set_environment(self.environment.clone());
+            self.server.start();
+            self.shared.server_restarted();
+            let mut filler = self.worker().expect("the server accepts a connection");
+            let filled = filler.read_all().and_then(|()| filler.fill(0..KEYS));
+            filled.expect("the server takes every key");
+            self.server.kill9();
+            self.histories.add(filler.outcome.records);
+            let due = self.settle_flush();
+            self.histories.add(due);
+        }
+    }
+
     fn load(
         &mut self,
         end: End,
@@ -209,10 +228,7 @@ impl Loop {
             report.died_there = self.server.ended(STOP_LIMIT);
             return (Vec::new(), None);
         };
-        let mut alive = clients[0].read_all();
-        if std::mem::take(&mut self.empty) {
-            alive = alive.and_then(|()| clients[0].fill(0..KEYS));
-        }
+        let alive = clients[0].read_all();
         meanwhile(&self.folder);
         let (step, loaded) = (Barrier::new(CLIENTS), Barrier::new(CLIENTS + 1));
         assert!(
@@ -304,6 +320,8 @@ impl Loop {
             Flush::Now => ("flush_all\r\n", None),
             Flush::Delayed => ("flush_all 1\r\n", Some(Duration::from_secs(1))),
         };
+        // A later cycle begins with every key again.
+        self.empty = true;
         // It takes the place of one that is pending, also if its answer is lost.
         let due = self.settle_flush();
         self.flush_due = None;
