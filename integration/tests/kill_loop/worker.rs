@@ -99,7 +99,7 @@ impl Worker {
         for _ in 0..count {
             let key = self.random.below(KEYS as u64) as usize;
             // Some of what expires should be left alone until it has.
-            if class(key) != Class::Expiring || self.random.chance(25) {
+            if class(key) != Class::Expiring || self.random.chance(5) {
                 self.set(key)?;
             }
         }
