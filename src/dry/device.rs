@@ -142,21 +142,23 @@ impl Device {
     /// Gives a new file its length and its blocks: a later store can never meet a full disk. File systems that
     /// cannot allocate get their blocks by being written to.
     pub(super) fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
-        let step = self.begin(Kind::Write)?;
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => {
+        let allocated = {
+            let step = self.begin(Kind::Write)?;
+            let allocated = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes);
+            if allocated.is_ok() {
                 step.done(Change::Allocate { file, bytes });
-                Ok(())
             }
+            allocated
+        };
+        match allocated {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                drop(step);
                 let zeros = vec![0; ZEROS_BYTES];
                 (0..bytes).step_by(ZEROS_BYTES).try_for_each(|at| {
                     let count = ZEROS_BYTES.min((bytes - at) as usize);
                     self.write_all(file, at, &zeros[..count])
                 })
             }
-            Err(error) => Err(error.into()),
+            allocated => Ok(allocated?),
         }
     }
 
