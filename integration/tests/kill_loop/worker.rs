@@ -124,7 +124,9 @@ impl Worker {
     pub fn race(&mut self, keys: &[usize]) -> io::Result<()> {
         for &key in keys {
             match self.random.below(8) {
-                0..5 => drop(self.read(key)?),
+                0..5 => {
+                    self.read(key)?;
+                }
                 5..7 => self.replace(key)?,
                 _ => self.delete(key)?,
             }
