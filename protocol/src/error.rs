@@ -47,6 +47,8 @@ rejects! {
     InvalidDelta = "CLIENT_ERROR invalid numeric delta argument";
     /// The item to count up or down holds no number.
     NonNumeric = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+    /// `flush_all` where it is switched off.
+    FlushNotAllowed = "CLIENT_ERROR flush_all not allowed";
     /// `shutdown` with an unknown mode.
     InvalidShutdownMode = "CLIENT_ERROR invalid shutdown mode";
     /// More than [`META_TOKENS_MAX`](crate::limits::META_TOKENS_MAX) tokens.

@@ -32,6 +32,30 @@ impl Exptime {
         }
     }
 
+    /// Reads the binary protocol's number, which has no sign: 0 never, up to 30 days relative, else
+    /// absolute.
+    #[inline]
+    pub const fn from_unsigned(raw: u32) -> Self {
+        match raw {
+            0 => Self::Never,
+            _ if raw <= EXPTIME_RELATIVE_MAX_S => Self::Relative(raw),
+            _ => Self::Absolute(raw),
+        }
+    }
+
+    /// The binary protocol's number. What it cannot say becomes the nearest that it can, and what is
+    /// expired already the earliest absolute time.
+    #[inline]
+    pub const fn to_unsigned(self) -> u32 {
+        match self {
+            Self::Never => 0,
+            Self::Relative(seconds) if seconds > EXPTIME_RELATIVE_MAX_S => EXPTIME_RELATIVE_MAX_S,
+            Self::Relative(seconds) if seconds > 0 => seconds,
+            Self::Absolute(time) if time > EXPTIME_RELATIVE_MAX_S => time,
+            Self::Expired | Self::Relative(_) | Self::Absolute(_) => EXPTIME_RELATIVE_MAX_S + 1,
+        }
+    }
+
     /// The number to put on the wire. What the wire cannot say becomes the nearest that it can: a
     /// relative time over 30 days becomes 30 days, an absolute one after 2038 becomes that end, and
     /// an absolute one of January 1970 becomes -1.

@@ -39,6 +39,7 @@ pub mod reply;
 pub mod request;
 
 mod base64;
+pub mod binary;
 mod classic;
 pub mod decoder;
 pub mod encode;
@@ -49,11 +50,11 @@ mod parsed;
 mod peek;
 mod store_header;
 
-pub use decoder::{CloseReason, Decoded, Decoder};
+pub use decoder::{CloseReason, Decoded, Decoder, Refusal, Syntax};
 pub use encode::encode_request;
 pub use error::Reject;
 pub use exptime::Exptime;
 pub use key::Keys;
 pub use peek::peek_reads;
-pub use reply::{DecodedReply, Reply, ReplyDecoder};
-pub use request::{Form, MetaForm, Request};
+pub use reply::{DecodedReply, PacketDecoder, Reply, ReplyDecoder};
+pub use request::{BinaryForm, Form, MetaForm, Request};

@@ -30,5 +30,11 @@ pub const ITEM_FLAGS_BYTES: usize = 4;
 /// Longest exptime in seconds that is taken as relative to now: 30 days.
 pub const EXPTIME_RELATIVE_MAX_S: u32 = 60 * 60 * 24 * 30;
 
+/// Longest body of a packet, in bytes: memcached's largest `-I`.
+pub const BODY_LEN_MAX: usize = 1 << 30;
+
+/// Longest token of a SASL step, in bytes: user and password fit many times over.
+pub const SASL_TOKEN_MAX: usize = 4 * 1024;
+
 /// Longest line of a reply, in bytes without its `\n`, that the reply decoder accepts.
 pub const REPLY_LINE_MAX: usize = 8 * 1024;

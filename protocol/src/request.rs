@@ -1,9 +1,10 @@
 //! Logical requests: what a client asks, apart from the syntax it asked in.
 //!
-//! Every syntax (classic text, meta, later binary) decodes into [`Request`]; what remains of the
+//! Every syntax (classic text, meta, binary) decodes into [`Request`]; what remains of the
 //! syntax is the [`Form`] that says how the answer has to look. Requests borrow from the bytes they
 //! were decoded from, and from the decoder where a base64 key had to be decoded.
 
+use crate::binary::Opcode;
 use crate::exptime::Exptime;
 use crate::key::Keys;
 use crate::lexer::has_noreply;
@@ -13,6 +14,8 @@ use crate::lexer::has_noreply;
 pub enum Request<'a> {
     /// `get`, `gets`, `gat`, `gats`: any number of keys, answered in order.
     Get(Get<'a>),
+    /// `get`, `gat` of the binary protocol with their quiet and key-returning forms: one key.
+    GetOne(GetOne<'a>),
     /// `mg`: one key with options.
     Retrieve(Retrieve<'a>),
     /// `set`, `add`, `replace`, `append`, `prepend`, `cas`, `ms`.
@@ -25,36 +28,77 @@ pub enum Request<'a> {
     Touch(Touch<'a>),
     /// `me`: the facts about an item, for debugging.
     Inspect(Inspect<'a>),
-    /// `mn`: answers after everything before it.
-    Noop,
-    /// `flush_all`.
+    /// `mn`, binary `noop`: answers after everything before it.
+    Noop {
+        /// How to answer.
+        form: Form<'a>,
+    },
+    /// `flush_all`, binary `flush`.
     FlushAll {
         /// When it takes effect: [`Exptime::Expired`], which is at once, where the client named no delay
         /// (or 0, or less); never [`Exptime::Never`].
         delay: Exptime,
-        /// Whether the client wants no answer.
-        noreply: bool,
+        /// How to answer.
+        form: Form<'a>,
     },
     /// A command about the server itself.
     Admin(Admin<'a>),
-    /// `quit`: close without an answer.
-    Quit,
+    /// A step of a SASL authentication; only in the binary protocol.
+    Sasl(Sasl<'a>),
+    /// `quit`: close; only the binary one that is not quiet is answered first.
+    Quit {
+        /// How to answer.
+        form: Form<'a>,
+    },
+}
+
+impl Request<'_> {
+    /// The form of a request that came as a packet.
+    pub fn binary_form(&self) -> Option<BinaryForm> {
+        let form = match self {
+            Self::GetOne(get) => return Some(get.form),
+            Self::Sasl(sasl) => return Some(sasl.form),
+            Self::Store(store) => store.form,
+            Self::Delete(delete) => delete.form,
+            Self::Arithmetic(arithmetic) => arithmetic.form,
+            Self::Touch(touch) => touch.form,
+            Self::FlushAll { form, .. }
+            | Self::Noop { form }
+            | Self::Quit { form }
+            | Self::Admin(
+                Admin::Version { form } | Admin::Verbosity { form, .. } | Admin::Stats { form, .. },
+            ) => *form,
+            _ => return None,
+        };
+        match form {
+            Form::Binary(form) => Some(form),
+            Form::Classic { .. } | Form::Meta(_) => None,
+        }
+    }
 }
 
 /// Commands about the server rather than about an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admin<'a> {
     /// `version`.
-    Version,
+    Version {
+        /// How to answer.
+        form: Form<'a>,
+    },
     /// `verbosity LEVEL`.
     Verbosity {
         /// The level asked for.
         level: u32,
-        /// Whether the client wants no answer.
-        noreply: bool,
+        /// How to answer.
+        form: Form<'a>,
     },
-    /// `stats [ARGUMENTS]`: the raw arguments after the word, trimmed.
-    Stats(&'a [u8]),
+    /// `stats [ARGUMENTS]`, binary `stat`.
+    Stats {
+        /// The raw arguments after the word, trimmed; in the binary protocol the key.
+        arguments: &'a [u8],
+        /// How to answer.
+        form: Form<'a>,
+    },
     /// `shutdown`, `shutdown graceful`.
     Shutdown(Shutdown),
     /// `cache_memlimit MEGABYTES`.
@@ -93,7 +137,8 @@ impl Admin<'_> {
     /// Whether the client wants no answer, `ERROR` included.
     pub fn noreply(&self) -> bool {
         match self {
-            Self::Verbosity { noreply, .. } | Self::MemoryLimit { noreply, .. } => *noreply,
+            Self::Verbosity { form, .. } => form.is_noreply(),
+            Self::MemoryLimit { noreply, .. } => *noreply,
             Self::LruCrawler(arguments) | Self::Lru(arguments) | Self::Slabs(arguments) => {
                 has_noreply(arguments)
             }
@@ -103,7 +148,7 @@ impl Admin<'_> {
 }
 
 /// How the answer has to look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form<'a> {
     /// Classic text.
     Classic {
@@ -112,6 +157,28 @@ pub enum Form<'a> {
     },
     /// A meta command.
     Meta(MetaForm<'a>),
+    /// A packet of the binary protocol.
+    Binary(BinaryForm),
+}
+
+impl Form<'_> {
+    /// A text command that wants an answer.
+    pub const TEXT: Self = Self::Classic { noreply: false };
+
+    /// Whether it is a text command that wants no answer, errors included.
+    #[inline]
+    pub const fn is_noreply(&self) -> bool {
+        matches!(self, Self::Classic { noreply: true })
+    }
+}
+
+/// The part of a binary request that shapes its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BinaryForm {
+    /// The request's opcode, which its answer repeats.
+    pub opcode: Opcode,
+    /// A number of the client's, which its answer repeats.
+    pub opaque: u32,
 }
 
 /// The part of a meta request that shapes its answer.
@@ -203,6 +270,42 @@ pub struct Get<'a> {
     /// Whether `END` follows the last key. False for all but the last part of a line that is
     /// longer than [`crate::limits::GET_LINE_WHOLE_MAX`] and therefore answered in parts.
     pub last: bool,
+}
+
+/// One key of the binary protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetOne<'a> {
+    /// The key: any bytes.
+    pub key: &'a [u8],
+    /// `gat`: the new exptime.
+    pub touch: Option<Exptime>,
+    /// How to answer.
+    pub form: BinaryForm,
+}
+
+/// A step of a SASL authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sasl<'a> {
+    /// Which step.
+    pub step: SaslStep,
+    /// The mechanism's name, as the client sent it.
+    pub mechanism: &'a [u8],
+    /// What the client says; none if it is longer than
+    /// [`SASL_TOKEN_MAX`](crate::limits::SASL_TOKEN_MAX) and was dropped.
+    pub token: Option<&'a [u8]>,
+    /// How to answer.
+    pub form: BinaryForm,
+}
+
+/// The steps of a SASL authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslStep {
+    /// Which mechanisms are there?
+    List,
+    /// Begin.
+    Auth,
+    /// Go on.
+    Step,
 }
 
 /// `mg`.

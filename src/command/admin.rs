@@ -22,12 +22,12 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> Flow {
         match admin {
-            Admin::Version => encode::version(out, MEMCACHED_VERSION),
-            Admin::Verbosity { level, noreply } => {
+            Admin::Version { form } => encode::version(out, form, MEMCACHED_VERSION),
+            Admin::Verbosity { level, form } => {
                 self.shared.control.verbosity.store(*level, Relaxed);
-                encode::ok(out, *noreply);
+                encode::ok(out, form);
             }
-            Admin::Stats(arguments) => self.stats(arguments, out),
+            Admin::Stats { arguments, form } => self.stats(arguments, form, out),
             Admin::Shutdown(how) => return self.shutdown(*how, out),
             Admin::MemoryLimit { megabytes, noreply } => {
                 let reply = self.set_memory_limit(*megabytes);

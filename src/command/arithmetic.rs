@@ -94,7 +94,7 @@ impl Executor {
                         }
                         (Some(facts), _) => (facts.flags, facts.marks),
                         (None, Form::Meta(form)) => (0, key_mark(form).without(Marks::KEY_BASE64)),
-                        (None, Form::Classic { .. }) => (0, Marks::default()),
+                        (None, Form::Classic { .. } | Form::Binary(_)) => (0, Marks::default()),
                     };
                     Decision::Store(
                         true,
@@ -229,7 +229,7 @@ fn same(now: &Facts, seen: &Facts) -> bool {
 fn stands_before(request: &Arithmetic<'_>, first: u8, second: u8) -> bool {
     match &request.form {
         Form::Meta(form) => form.stands_before(first, second),
-        Form::Classic { .. } => false,
+        Form::Classic { .. } | Form::Binary(_) => false,
     }
 }
 

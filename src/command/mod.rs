@@ -25,7 +25,8 @@ mod watch;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tiercache_protocol::request::{Request, Retrieve};
+use tiercache_protocol::binary::Status;
+use tiercache_protocol::request::{Form, Request, Retrieve};
 use tiercache_protocol::{Reject, encode, peek_reads};
 
 pub use detail::Detail;
@@ -244,23 +245,34 @@ impl Executor {
     ) -> Flow {
         match request {
             Request::Get(get) => self.get(get, progress, out),
+            Request::GetOne(get) => self.get_one(get, progress, out),
             Request::Retrieve(retrieve) => self.retrieve(retrieve, progress, out),
             Request::Store(store) => self.store(store, progress, out),
             Request::Delete(delete) => self.delete(delete, progress, out),
             Request::Arithmetic(arithmetic) => self.arithmetic(arithmetic, progress, out),
             Request::Touch(touch) => self.touch(touch, progress, out),
             Request::Inspect(inspect) => self.inspect(inspect, progress, out),
-            Request::Noop => {
-                self.local.counters.cmd_meta.bump();
-                encode::noop(out);
+            Request::Noop { form } => {
+                if !matches!(form, Form::Binary(_)) {
+                    self.local.counters.cmd_meta.bump();
+                }
+                encode::noop(out, form);
                 Flow::Done
             }
-            Request::FlushAll { delay, noreply } => {
-                self.flush_all(*delay, *noreply, out);
+            Request::FlushAll { delay, form } => {
+                self.flush_all(*delay, form, out);
                 Flow::Done
             }
             Request::Admin(admin) => self.admin(admin, progress, out),
-            Request::Quit => Flow::Close,
+            // Without authentication the commands of SASL are unknown, as in memcached.
+            Request::Sasl(sasl) => {
+                encode::binary_status(out, sasl.form, Status::UNKNOWN);
+                Flow::Done
+            }
+            Request::Quit { form } => {
+                encode::quit(out, form);
+                Flow::Close
+            }
         }
     }
 

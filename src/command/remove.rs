@@ -73,20 +73,17 @@ impl Executor {
         })
     }
 
-    pub(super) fn flush_all(&mut self, delay: Exptime, noreply: bool, out: &mut Vec<u8>) {
+    pub(super) fn flush_all(&mut self, delay: Exptime, form: &Form<'_>, out: &mut Vec<u8>) {
         self.local.counters.cmd_flush.bump();
         if !self.shared.settings.flush_enabled {
-            if !noreply {
-                out.extend_from_slice(b"CLIENT_ERROR flush_all not allowed\r\n");
-            }
-            return;
+            return encode::reject_as(out, form, Reject::FlushNotAllowed);
         }
         let at = match delay {
             Exptime::Never | Exptime::Expired => None,
             later => Some(later.resolve(self.now)),
         };
         self.shared.cache.flush(at);
-        encode::ok(out, noreply);
+        encode::ok(out, form);
     }
 
     /// Removes a key without an answer. Under `power` durability the worker waits for the device

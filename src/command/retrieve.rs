@@ -1,10 +1,10 @@
-//! get gets gat gats mg me touch: reading items.
+//! get gets gat gats mg me touch, in every syntax: reading items.
 
 use std::iter;
 
 use tiercache_protocol::encode::{self, DebugFacts, ItemFacts, TouchReply};
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::request::{Get, Inspect, MetaForm, Retrieve, Touch};
+use tiercache_protocol::request::{BinaryForm, Get, GetOne, Inspect, MetaForm, Retrieve, Touch};
 
 use super::watch::Met;
 use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
@@ -13,6 +13,13 @@ use crate::metrics::Counters;
 use crate::tier::{
     Ahead, Attempt, Change, Current, Decision, KeyHash, Lookup, NewItem, Outcome, Tier, Value, View,
 };
+
+/// Whether a read answered a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Yes,
+    No,
+}
 
 /// Keys of a multi-get whose fetches are under way at once.
 const PREFETCH_KEYS_MAX: usize = 64;
@@ -31,7 +38,7 @@ impl Executor {
         if let Some(first) = keys.next() {
             if keys.is_empty() {
                 let hash = self.shared.cache.hash(first);
-                if let Some(wait) = self.get_key(get, first, hash, &mut progress.attempt, out) {
+                if let Err(wait) = self.get_key(get, first, hash, &mut progress.attempt, out) {
                     return Flow::Wait(wait);
                 }
             } else {
@@ -59,7 +66,7 @@ impl Executor {
             if out.len() > OUT_BYTES_SOFT_MAX {
                 return Flow::Flush;
             }
-            if let Some(wait) = self.get_key(get, key, hash, &mut progress.attempt, out) {
+            if let Err(wait) = self.get_key(get, key, hash, &mut progress.attempt, out) {
                 for later in ahead.rest().take(PREFETCH_KEYS_MAX) {
                     self.shared.cache.prefetch(&mut self.local, later);
                 }
@@ -79,50 +86,72 @@ impl Executor {
         hash: KeyHash,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
-        match get.touch {
-            None => self.get_one(key, hash, get.with_cas, attempt, out),
-            Some(exptime) => self.get_and_touch(key, get.with_cas, exptime, attempt, out),
-        }
+    ) -> Result<Found, Wait> {
+        let cas_enabled = self.shared.settings.cas_enabled;
+        let write = |out: &mut Vec<u8>, view: &View<'_>| {
+            write_value(out, key, view, get.with_cas, cas_enabled);
+        };
+        self.read(key, hash, get.touch, attempt, out, write)
     }
 
+    /// The one key of a packet.
     #[inline]
-    fn get_one(
+    pub(super) fn get_one(
+        &mut self,
+        get: &GetOne<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let (key, form) = (get.key, get.form);
+        let cas_enabled = self.shared.settings.cas_enabled;
+        let write = |out: &mut Vec<u8>, view: &View<'_>| {
+            write_packet(out, form, key, view, cas_enabled);
+        };
+        let hash = self.shared.cache.hash(key);
+        match self.read(key, hash, get.touch, &mut progress.attempt, out, write) {
+            Ok(Found::Yes) => {}
+            Ok(Found::No) => encode::binary_miss(out, form, key),
+            Err(wait) => return Flow::Wait(wait),
+        }
+        Flow::Done
+    }
+
+    /// Reads a key, and gives it a new exptime if there is one to give. `write` answers a hit.
+    #[inline]
+    fn read(
         &mut self,
         key: &[u8],
         hash: KeyHash,
-        with_cas: bool,
+        touch: Option<Exptime>,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
-        let cas_enabled = self.shared.settings.cas_enabled;
+        write: impl Fn(&mut Vec<u8>, &View<'_>),
+    ) -> Result<Found, Wait> {
+        if let Some(exptime) = touch {
+            return self.read_and_touch(key, exptime, attempt, out, write);
+        }
         let outcome = self
             .shared
             .cache
             .read_hashed(&mut self.local, attempt, key, hash, |view| {
-                write_value(out, key, &view, with_cas, cas_enabled);
+                write(out, &view);
                 Some(Met::new(&view))
             });
         match outcome {
-            Outcome::Done { result, .. } => {
-                let found = found(result);
-                self.count_get(key, found);
-                None
-            }
-            Outcome::Blocked(blocked) => Some(blocked.into()),
-            Outcome::NoMemory => None,
+            Outcome::Done { result, .. } => Ok(self.count_get(key, found(result))),
+            Outcome::Blocked(blocked) => Err(blocked.into()),
+            Outcome::NoMemory => Ok(Found::No),
         }
     }
 
-    fn get_and_touch(
+    fn read_and_touch(
         &mut self,
         key: &[u8],
-        with_cas: bool,
         exptime: Exptime,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
-        let cas_enabled = self.shared.settings.cas_enabled;
+        write: impl Fn(&mut Vec<u8>, &View<'_>),
+    ) -> Result<Found, Wait> {
         let exptime = exptime.resolve(self.now);
         let start = out.len();
         let outcome =
@@ -136,7 +165,7 @@ impl Executor {
                     Current::Below => Decision::Fetch,
                     Current::Present(view) => {
                         out.truncate(start);
-                        write_value(out, key, &view, with_cas, cas_enabled);
+                        write(out, &view);
                         let change = Change {
                             exptime: Some(exptime),
                             marks: None,
@@ -150,14 +179,13 @@ impl Executor {
         match outcome {
             Outcome::Done { result, .. } => {
                 count_touch(counters, result.is_some());
-                self.count_get(key, result);
-                None
+                Ok(self.count_get(key, result))
             }
             Outcome::Blocked(blocked) => {
                 out.truncate(start);
-                Some(blocked.into())
+                Err(blocked.into())
             }
-            Outcome::NoMemory => None,
+            Outcome::NoMemory => Ok(Found::No),
         }
     }
 
@@ -337,7 +365,7 @@ impl Executor {
     }
 
     #[inline]
-    fn count_get(&self, key: &[u8], found: Option<Met>) {
+    fn count_get(&self, key: &[u8], found: Option<Met>) -> Found {
         let counters = &self.local.counters;
         counters.cmd_get.bump();
         match found {
@@ -352,6 +380,10 @@ impl Executor {
             }
         }
         self.tell_get(key, found);
+        match found {
+            Some(_) => Found::Yes,
+            None => Found::No,
+        }
     }
 
     pub(super) fn touch(
@@ -361,6 +393,7 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> Flow {
         let exptime = touch.exptime.resolve(self.now);
+        let cas_enabled = self.shared.settings.cas_enabled;
         let cache = &self.shared.cache;
         let outcome = cache.update(
             &mut self.local,
@@ -370,20 +403,22 @@ impl Executor {
             |current| match current {
                 Current::Absent => Decision::Keep(TouchReply::NotFound),
                 Current::Below => Decision::Fetch,
-                Current::Present(_) => {
+                Current::Present(view) => {
                     let change = Change {
                         exptime: Some(exptime),
                         marks: None,
                         access: true,
                     };
-                    Decision::Change(TouchReply::Touched, change)
+                    let cas = if cas_enabled { view.facts().cas() } else { 0 };
+                    let flags = view.flags();
+                    Decision::Change(TouchReply::Touched { flags, cas }, change)
                 }
             },
         );
         let counters = &self.local.counters;
         Self::finish(outcome, |done| {
             let reply = done.map_or(TouchReply::NotFound, |(reply, _)| reply);
-            count_touch(counters, reply == TouchReply::Touched);
+            count_touch(counters, reply != TouchReply::NotFound);
             encode::touch(out, &touch.form, reply);
         })
     }
@@ -413,7 +448,8 @@ impl Executor {
                         fetched: facts.marks.has(Marks::FETCHED),
                         class: 1,
                         size: view.memory_bytes() as u64,
-                        key_base64: facts.marks.has(Marks::KEY_BASE64),
+                        key_base64: facts.marks.has(Marks::KEY_BASE64)
+                            || !is_printable(inspect.key),
                     }))
                 }
             },
@@ -443,15 +479,25 @@ pub(super) fn key_mark(form: &MetaForm<'_>) -> Marks {
     }
 }
 
+/// Whether a line can carry a key as it is. Packets and base64 bring in others.
+fn is_printable(key: &[u8]) -> bool {
+    key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+}
+
 /// The mark of an item that `mg` creates. memcached forgets there that the key came in base64 and
 /// answers it plain from then on; so do we where a plain key can be answered at all.
 fn created_mark(form: &MetaForm<'_>) -> Marks {
-    let plain = form.key.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
-    if plain {
-        Marks::default()
-    } else {
+    if needs_base64(form) {
         key_mark(form)
+    } else {
+        Marks::default()
     }
+}
+
+/// Whether the key came in base64 and no line could carry it otherwise. Its item may have been stored
+/// by a packet, and not know.
+fn needs_base64(form: &MetaForm<'_>) -> bool {
+    form.key_base64 && !is_printable(form.key)
 }
 
 /// `VALUE …`, the value and its line end, laid out in one go.
@@ -468,6 +514,20 @@ pub(super) fn write_value(
     encode::value_line(out, key, view.flags(), value_len, cas);
     view.append_value(out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The packet of a hit.
+#[inline]
+pub(super) fn write_packet(
+    out: &mut Vec<u8>,
+    form: BinaryForm,
+    key: &[u8],
+    view: &View<'_>,
+    cas_enabled: bool,
+) {
+    let cas = if cas_enabled { view.facts().cas() } else { 0 };
+    encode::binary_item_head(out, form, key, view.flags(), cas, view.value_bytes());
+    view.append_value(out);
 }
 
 #[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.
@@ -489,7 +549,7 @@ pub(super) fn write_hit(
         size: view.value_bytes() as u32,
         since_access: now.saturating_sub(facts.last_access),
         hit_before: facts.marks.has(Marks::FETCHED),
-        key_base64: facts.marks.has(Marks::KEY_BASE64),
+        key_base64: facts.marks.has(Marks::KEY_BASE64) || needs_base64(&retrieve.form),
         stale: facts.marks.has(Marks::STALE),
         won,
         token_sent: facts.marks.has(Marks::TOKEN_SENT),

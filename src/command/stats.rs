@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tiercache_protocol::{Reject, encode};
+use tiercache_protocol::Reject;
+use tiercache_protocol::encode::{self, Statistics};
+use tiercache_protocol::request::Form;
 
 use super::Executor;
 use super::settings::MEMCACHED_VERSION;
@@ -15,39 +17,42 @@ const SLAB_CLASSES_MAX: u32 = 64;
 const CACHEDUMP_ITEMS_MAX: usize = 10_000;
 
 impl Executor {
-    pub(super) fn stats(&mut self, arguments: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn stats(&mut self, arguments: &[u8], form: &Form<'_>, out: &mut Vec<u8>) {
         let kind = arguments.split(|byte| *byte == b' ').next().unwrap_or(b"");
+        let mut rows = Statistics::new(out, form);
         match kind {
-            b"" => self.general_stats(out),
+            b"" => self.general_stats(&mut rows),
             b"settings" => {
                 for (name, value) in &self.shared.settings.rows {
-                    encode::stat(out, name.as_bytes(), value.as_bytes());
+                    rows.row(name.as_bytes(), value.as_bytes());
                 }
             }
-            b"items" => self.item_stats(out),
-            b"slabs" => self.slab_stats(out),
-            b"detail" => return self.stats_detail(arguments, out),
-            b"cachedump" => return self.cachedump(arguments, out),
+            b"items" => self.item_stats(&mut rows),
+            b"slabs" => self.slab_stats(&mut rows),
+            b"detail" => return self.stats_detail(arguments, rows),
+            // Its answer is not made of statistics, and only text knows it.
+            b"cachedump" if !matches!(form, Form::Binary(_)) => {
+                return self.cachedump(arguments, out);
+            }
             b"upstream" => {
                 if let Some(proxy) = &self.proxy {
-                    proxy.stats(out);
+                    proxy.stats(&mut rows);
                 }
             }
-            b"sizes" => encode::stat(out, b"sizes_status", b"disabled"),
+            b"sizes" => rows.row(b"sizes_status", b"disabled"),
             b"reset" => {
                 self.shared.metrics.reset();
                 self.shared.detail.clear();
-                out.extend_from_slice(b"RESET\r\n");
-                return;
+                return rows.end_or_line(b"RESET\r\n");
             }
-            _ => return encode::reject(out, Reject::Unknown),
+            _ => return rows.reject(Reject::Unknown),
         }
-        encode::end(out);
+        rows.end();
     }
 
-    fn stats_detail(&self, arguments: &[u8], out: &mut Vec<u8>) {
+    fn stats_detail(&self, arguments: &[u8], rows: Statistics<'_>) {
         if !self.shared.settings.dump_enabled {
-            return out.extend_from_slice(b"CLIENT_ERROR stats detail not allowed\r\n");
+            return rows.refuse(b"CLIENT_ERROR stats detail not allowed\r\n");
         }
         let mut words = arguments
             .split(|byte| *byte == b' ')
@@ -55,10 +60,12 @@ impl Executor {
         match words.nth(1) {
             Some(b"on") => self.shared.watch.switch(Kinds::PREFIXES, true),
             Some(b"off") => self.shared.watch.switch(Kinds::PREFIXES, false),
-            Some(b"dump") => return self.shared.detail.dump(out),
-            _ => return out.extend_from_slice(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
+            Some(b"dump") => {
+                return rows.text(b"detailed", |out| self.shared.detail.dump(out));
+            }
+            _ => return rows.refuse(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
         }
-        encode::ok(out, false);
+        rows.end_or_line(b"OK\r\n");
     }
 
     /// `stats cachedump CLASS LIMIT`: items of a tier (hot is class 1, cold 2), a bounded number.
@@ -106,7 +113,7 @@ impl Executor {
         encode::end(out);
     }
 
-    fn general_stats(&self, out: &mut Vec<u8>) {
+    fn general_stats(&self, rows: &mut Statistics<'_>) {
         let shared = &self.shared;
         let totals = shared.metrics.totals();
         let engine = shared.metrics.engine_totals();
@@ -114,24 +121,19 @@ impl Executor {
         let tiers = shared.cache.stats();
         let watch = shared.watch.stats();
         let usage = cpu_usage();
-        encode::stat_number(out, b"pid", u64::from(std::process::id()));
-        encode::stat_number(
-            out,
+        rows.number(b"pid", u64::from(std::process::id()));
+        rows.number(
             b"uptime",
             u64::from(self.now.saturating_sub(shared.metrics.started)),
         );
-        encode::stat_number(out, b"time", u64::from(self.now));
-        encode::stat(out, b"version", MEMCACHED_VERSION.as_bytes());
-        encode::stat(
-            out,
-            b"tiercache_version",
-            env!("CARGO_PKG_VERSION").as_bytes(),
-        );
-        encode::stat_number(out, b"pointer_size", u64::from(usize::BITS));
-        encode::stat(out, b"rusage_user", usage.0.as_bytes());
-        encode::stat(out, b"rusage_system", usage.1.as_bytes());
+        rows.number(b"time", u64::from(self.now));
+        rows.row(b"version", MEMCACHED_VERSION.as_bytes());
+        rows.row(b"tiercache_version", env!("CARGO_PKG_VERSION").as_bytes());
+        rows.number(b"pointer_size", u64::from(usize::BITS));
+        rows.row(b"rusage_user", usage.0.as_bytes());
+        rows.row(b"rusage_system", usage.1.as_bytes());
         let items = tiers.hot_items + tiers.cold_items + tiers.dry_items - tiers.clean_items;
-        let rows: &[(&str, u64)] = &[
+        let figures: &[(&str, u64)] = &[
             ("max_connections", shared.settings.max_connections as u64),
             ("curr_connections", server.curr_connections.load(Relaxed)),
             ("total_connections", server.total_connections.load(Relaxed)),
@@ -225,15 +227,15 @@ impl Executor {
             ("dry_other_key", engine.dry_other_key),
             ("dry_fetches_shared", engine.fetches_shared),
         ];
-        for (name, value) in rows {
-            encode::stat_number(out, name.as_bytes(), *value);
+        for (name, value) in figures {
+            rows.number(name.as_bytes(), *value);
         }
-        write_dry(out, &tiers);
-        encode::stat(out, b"tier_state", tiers.tier_state.as_bytes());
+        write_dry(rows, &tiers);
+        rows.row(b"tier_state", tiers.tier_state.as_bytes());
     }
 
     /// The tiers as memcached's slab classes: hot is class 1, cold 2, dry 3.
-    fn item_stats(&self, out: &mut Vec<u8>) {
+    fn item_stats(&self, rows: &mut Statistics<'_>) {
         let engine = self.shared.metrics.engine_totals();
         for (tier, items, _, evictions) in self.classes() {
             if items == 0 {
@@ -273,12 +275,12 @@ impl Executor {
                     },
                 ),
             ] {
-                encode::stat_number(out, format!("items:{class}:{name}").as_bytes(), value);
+                rows.number(format!("items:{class}:{name}").as_bytes(), value);
             }
         }
     }
 
-    fn slab_stats(&self, out: &mut Vec<u8>) {
+    fn slab_stats(&self, rows: &mut Statistics<'_>) {
         let mut active = 0;
         for (tier, items, bytes, _) in self.classes() {
             if items == 0 {
@@ -297,13 +299,12 @@ impl Executor {
                 ("free_chunks_end", 0),
                 ("mem_requested", bytes),
             ] {
-                encode::stat_number(out, format!("{class}:{name}").as_bytes(), value);
+                rows.number(format!("{class}:{name}").as_bytes(), value);
             }
         }
-        encode::stat_number(out, b"active_slabs", active);
+        rows.number(b"active_slabs", active);
         let tiers = self.shared.cache.stats();
-        encode::stat_number(
-            out,
+        rows.number(
             b"total_malloced",
             tiers.hot_bytes + tiers.cold_bytes + tiers.index_bytes,
         );
@@ -332,7 +333,7 @@ impl Executor {
     }
 }
 
-fn write_dry(out: &mut Vec<u8>, tiers: &TierStats) {
+fn write_dry(rows: &mut Statistics<'_>, tiers: &TierStats) {
     let dry = tiers.dry.unwrap_or_default();
     for (name, value) in [
         ("dry_queue_bytes", dry.queue_bytes),
@@ -348,7 +349,7 @@ fn write_dry(out: &mut Vec<u8>, tiers: &TierStats) {
         ("journal_folds", dry.journal_folds),
         ("segments", dry.segments),
     ] {
-        encode::stat_number(out, name.as_bytes(), value);
+        rows.number(name.as_bytes(), value);
     }
 }
 

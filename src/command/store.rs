@@ -134,7 +134,7 @@ fn new_item<'v>(
 ) -> Decision<'v, Result> {
     let key_mark = match &store.form {
         Form::Meta(form) => key_mark(form),
-        Form::Classic { .. } => Marks::default(),
+        Form::Classic { .. } | Form::Binary(_) => Marks::default(),
     };
     Decision::Store(
         (StoreReply::Stored, compared, store.value.len()),

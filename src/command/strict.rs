@@ -1,7 +1,7 @@
 //! Limits of requests that memcached does not have: strict keys, keys per `get`.
 
-use tiercache_protocol::Reject;
 use tiercache_protocol::request::{Form, Get, Request};
+use tiercache_protocol::{Reject, encode};
 
 use super::Flow;
 
@@ -35,7 +35,9 @@ impl Strict {
         if !self.keys || has_plain_keys(request) {
             return None;
         }
-        if !is_silent(request) {
+        if let Some(form) = request.binary_form() {
+            encode::reject_as(out, &Form::Binary(form), Reject::BadFormat);
+        } else if !is_silent(request) {
             out.extend_from_slice(Reject::BadFormat.as_bytes());
         }
         Some(Flow::Done)
@@ -50,6 +52,7 @@ impl Strict {
 fn has_plain_keys(request: &Request<'_>) -> bool {
     match request {
         Request::Get(get) => get.keys.clone().all(is_plain),
+        Request::GetOne(get) => is_plain(get.key),
         Request::Retrieve(retrieve) => retrieve.form.key_base64 || is_plain(retrieve.key),
         Request::Store(store) => came_in_base64(&store.form) || is_plain(store.key),
         Request::Delete(delete) => came_in_base64(&delete.form) || is_plain(delete.key),
@@ -58,7 +61,11 @@ fn has_plain_keys(request: &Request<'_>) -> bool {
         }
         Request::Touch(touch) => is_plain(touch.key),
         Request::Inspect(inspect) => inspect.key_base64 || is_plain(inspect.key),
-        Request::Noop | Request::FlushAll { .. } | Request::Admin(_) | Request::Quit => true,
+        Request::Noop { .. }
+        | Request::FlushAll { .. }
+        | Request::Admin(_)
+        | Request::Sasl(_)
+        | Request::Quit { .. } => true,
     }
 }
 

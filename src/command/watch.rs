@@ -54,7 +54,7 @@ impl Executor {
         };
         match self.shared.watch.subscribe(kinds) {
             Some(subscription) => {
-                encode::ok(out, false);
+                encode::ok(out, &Form::TEXT);
                 Flow::Watch(subscription)
             }
             None => {
@@ -75,6 +75,10 @@ impl Executor {
     #[cold]
     fn tell_request_as_text(&self, request: &Request<'_>, progress: &mut Progress) {
         if std::mem::replace(&mut progress.told, true) {
+            return;
+        }
+        // Watchers and the log are shown lines, which a packet has none of, as in memcached.
+        if request.binary_form().is_some() {
             return;
         }
         let mut text = Vec::new();

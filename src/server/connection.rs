@@ -183,20 +183,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     key_to_delete,
                 } => {
                     self.client.whole_request();
-                    self.tell_reject(input.unconsumed());
+                    if reply.is_none_or(|refusal| refusal.is_line()) {
+                        self.tell_reject(input.unconsumed());
+                    }
                     if let Some(key) = key_to_delete {
                         self.worker.executor.borrow_mut().reject_store(key);
                     }
-                    if let Some(reply) = reply {
-                        self.answers.extend_from_slice(reply.as_bytes());
+                    if let Some(refusal) = reply {
+                        refusal.encode(&mut self.answers);
                     }
                     *consumed
                 }
                 Decoded::Skip { consumed } => *consumed,
                 Decoded::More { total } => return Ok((After::Goon, *total)),
-                Decoded::Close { reason } => {
+                Decoded::Close { reply, reason } => {
                     self.client.fail();
-                    tracing::debug!(connection = self.client.id(), %reason, "closed without an answer");
+                    tracing::debug!(connection = self.client.id(), %reason, "closed by its input");
+                    if let Some(refusal) = reply {
+                        refusal.encode(&mut self.answers);
+                    }
                     return Ok((After::End, None));
                 }
             };

@@ -7,7 +7,7 @@ use crate::exptime::Exptime;
 use crate::lexer::{has_noreply, token, trimmed};
 use crate::number::{parse_i32, parse_u32};
 use crate::parsed::Parsed;
-use crate::request::{Admin, Request, Shutdown};
+use crate::request::{Admin, Form, Request, Shutdown};
 
 /// Unlike the commands on items, these may have spaces in front.
 pub(super) fn parse(line: &[u8]) -> Parsed<'_> {
@@ -19,7 +19,10 @@ pub(super) fn parse(line: &[u8]) -> Parsed<'_> {
     let admin = match word {
         b"flush_all" => return flush_all(arguments, noreply),
         b"verbosity" => match first_number(arguments) {
-            Some(level) => Admin::Verbosity { level, noreply },
+            Some(level) => Admin::Verbosity {
+                level,
+                form: Form::Classic { noreply },
+            },
             None => return reject_unless(noreply, Reject::BadFormat),
         },
         b"cache_memlimit" => match first_number(arguments) {
@@ -60,5 +63,8 @@ fn flush_all(arguments: &[u8], noreply: bool) -> Parsed<'_> {
         Some(Exptime::Never | Exptime::Expired) => Exptime::Expired,
         Some(delay) => delay,
     };
-    Parsed::Request(Request::FlushAll { delay, noreply })
+    Parsed::Request(Request::FlushAll {
+        delay,
+        form: Form::Classic { noreply },
+    })
 }

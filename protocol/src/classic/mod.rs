@@ -35,10 +35,13 @@ pub(crate) fn parse(line: &[u8], consumed: usize) -> Parsed<'_> {
         b"incr" => arithmetic(line, arguments, false),
         b"decr" => arithmetic(line, arguments, true),
         b"touch" => touch(line, arguments),
-        b"version" => Parsed::Request(Request::Admin(Admin::Version)),
-        b"stats" => Parsed::Request(Request::Admin(Admin::Stats(trimmed(arguments)))),
+        b"version" => Parsed::Request(Request::Admin(Admin::Version { form: Form::TEXT })),
+        b"stats" => Parsed::Request(Request::Admin(Admin::Stats {
+            arguments: trimmed(arguments),
+            form: Form::TEXT,
+        })),
         b"watch" => Parsed::Request(Request::Admin(Admin::Watch(trimmed(arguments)))),
-        b"quit" => Parsed::Request(Request::Quit),
+        b"quit" => Parsed::Request(Request::Quit { form: Form::TEXT }),
         _ => admin::parse(line),
     }
 }

@@ -3,7 +3,7 @@
 //! A part is what the first [`GET_LINE_WHOLE_MAX`] bytes hold of whole keys, so that where a line is
 //! cut depends on its bytes alone.
 
-use super::{CloseReason, Decoded, Decoder, State, may_be_long, without_cr};
+use super::{CloseReason, Decoded, Decoder, Refusal, State, closed, may_be_long, without_cr};
 use crate::classic;
 use crate::error::Reject;
 use crate::key::Keys;
@@ -22,9 +22,7 @@ impl Decoder {
     ) -> Decoded<'a> {
         self.seen = window.len();
         if window.len() > LINE_MAX && !may_be_long(window) {
-            return Decoded::Close {
-                reason: CloseReason::LineTooLong,
-            };
+            return closed(CloseReason::LineTooLong);
         }
         if buf_len < GET_LINE_WHOLE_MAX {
             return Decoded::More { total: None };
@@ -37,7 +35,7 @@ impl Decoder {
             }
             front => {
                 self.state = State::SkipLine;
-                let reply = Some(front.err().unwrap_or(Reject::BadFormat));
+                let reply = Some(Refusal::line(front.err().unwrap_or(Reject::BadFormat)));
                 Decoded::Reject {
                     reply,
                     consumed: window.len(),
@@ -66,7 +64,7 @@ impl Decoder {
         self.state = State::Line;
         let line = without_cr(&window[..end]);
         if !keys_fit(line) {
-            let reply = Some(Reject::BadFormat);
+            let reply = Some(Refusal::line(Reject::BadFormat));
             return Decoded::Reject {
                 reply,
                 consumed: end + 1,
@@ -94,7 +92,7 @@ impl Decoder {
         if without_cr(tail).len() > KEY_MAX || !keys_fit(whole) {
             self.state = State::SkipLine;
             let consumed = offset + keys.len();
-            let reply = Some(Reject::BadFormat);
+            let reply = Some(Refusal::line(Reject::BadFormat));
             return Decoded::Reject {
                 reply,
                 consumed,

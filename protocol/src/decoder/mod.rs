@@ -11,19 +11,30 @@
 //!    └──────────────────────┴──▶ SkipLine ───────▶ Line
 //! ```
 //!
+//! A connection whose first byte is that of a packet speaks the binary protocol from then on, unless
+//! one syntax was asked for:
+//!
+//! ```text
+//!   Start ─┬─▶ Line                                           text and meta, as above
+//!          └─▶ Packet ─ refused store ─▶ PacketSwallow ─▶ Packet
+//! ```
+//!
 //! No byte is searched for a line end twice, no header is parsed twice, and nothing is allocated.
 //! What is yielded depends on the bytes alone, never on how they were split.
 
 mod long_get;
+mod packet;
 
+use crate::binary::REQUEST_MAGIC;
 use crate::classic;
+use crate::encode;
 use crate::error::Reject;
 use crate::exptime::Exptime;
 use crate::key::Keys;
 use crate::limits::{GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY_MAX, LINE_MAX};
 use crate::meta;
 use crate::parsed::Parsed;
-use crate::request::{Get, Request};
+use crate::request::{BinaryForm, Form, Get, Request};
 use crate::store_header::{KeyScratch, StoreHeader};
 use memchr::{memchr, memchr2};
 
@@ -34,7 +45,7 @@ pub struct Decoder {
     item_max: ItemMax,
     state: State,
     /// How many bytes of the unconsumed input were already searched for a line end or, in
-    /// [`State::Body`], are there.
+    /// [`State::Body`], are there; in [`State::Packet`] how many are missing to go on.
     seen: usize,
     key_scratch: KeyScratch,
 }
@@ -52,7 +63,7 @@ pub enum Decoded<'a> {
     /// A request that is refused. The connection goes on.
     Reject {
         /// The answer; none if the client asked for none.
-        reply: Option<Reject>,
+        reply: Option<Refusal>,
         /// How many bytes of the input it took.
         consumed: usize,
         /// A key whose old value must not outlive a store that was too large.
@@ -69,11 +80,50 @@ pub enum Decoded<'a> {
         /// makes the next call useful.
         total: Option<usize>,
     },
-    /// The connection has to be closed without an answer.
+    /// The connection has to be closed.
     Close {
+        /// What to answer first; only packets are answered.
+        reply: Option<Refusal>,
         /// Why, for the log.
         reason: CloseReason,
     },
+}
+
+/// An error to answer, in the form in which it was caused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The error.
+    pub reject: Reject,
+    /// How to answer.
+    pub form: Form<'static>,
+}
+
+impl Refusal {
+    /// The answer to a line.
+    pub(crate) const fn line(reject: Reject) -> Self {
+        Self {
+            reject,
+            form: Form::TEXT,
+        }
+    }
+
+    /// The answer to a packet.
+    pub(crate) const fn packet(form: BinaryForm, reject: Reject) -> Self {
+        Self {
+            reject,
+            form: Form::Binary(form),
+        }
+    }
+
+    /// Whether a line was refused, not a packet.
+    pub const fn is_line(&self) -> bool {
+        !matches!(self.form, Form::Binary(_))
+    }
+
+    /// Appends the answer.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode::reject_as(out, &self.form, self.reject);
+    }
 }
 
 /// Why a connection is closed by what it sent.
@@ -83,6 +133,10 @@ pub enum CloseReason {
     LineTooLong,
     /// The line looks like HTTP: a browser was made to send it.
     Http,
+    /// What should be a packet does not begin like one.
+    BadMagic,
+    /// A packet's lengths contradict each other or its opcode.
+    MalformedPacket,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -90,6 +144,8 @@ impl std::fmt::Display for CloseReason {
         f.write_str(match self {
             Self::LineTooLong => "command line too long",
             Self::Http => "HTTP request on a memcached port",
+            Self::BadMagic => "no packet of the binary protocol",
+            Self::MalformedPacket => "malformed packet",
         })
     }
 }
@@ -105,23 +161,33 @@ enum ItemMax {
 
 impl ItemMax {
     #[inline]
-    fn holds(self, header: &StoreHeader, key: &[u8]) -> bool {
+    fn holds(self, value_len: usize, flags: u32, key_len: usize) -> bool {
         match self {
-            Self::Value(max) => header.value_len <= max,
+            Self::Value(max) => value_len <= max,
             Self::Item(max) => {
-                let flags_bytes = if header.flags == 0 {
-                    0
-                } else {
-                    ITEM_FLAGS_BYTES
-                };
-                header.value_len + key.len() + flags_bytes + ITEM_HEADER_BYTES <= max
+                let flags_bytes = if flags == 0 { 0 } else { ITEM_FLAGS_BYTES };
+                value_len + key_len + flags_bytes + ITEM_HEADER_BYTES <= max
             }
         }
     }
 }
 
+/// Which syntax a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Syntax {
+    /// What its first byte says.
+    #[default]
+    Auto,
+    /// Text, classic and meta.
+    Text,
+    /// The binary protocol.
+    Binary,
+}
+
 #[derive(Debug, Clone)]
 enum State {
+    /// No byte was seen that tells the syntax.
+    Start,
     /// At the start of a request or within its line.
     Line,
     /// The header of a store was read, its value not.
@@ -135,6 +201,10 @@ enum State {
     },
     /// Within a `get` line that was refused.
     SkipLine,
+    /// At the start of a packet or within it.
+    Packet,
+    /// This many bytes of a refused packet's body are to be dropped.
+    PacketSwallow(usize),
 }
 
 impl Decoder {
@@ -152,10 +222,21 @@ impl Decoder {
     const fn with(item_max: ItemMax) -> Self {
         Self {
             item_max,
-            state: State::Line,
+            state: State::Start,
             seen: 0,
             key_scratch: KeyScratch::new(),
         }
+    }
+
+    /// The same decoder for connections that speak `syntax`; [`Syntax::Auto`] unless it is told.
+    #[must_use]
+    pub const fn speaking(self, syntax: Syntax) -> Self {
+        let state = match syntax {
+            Syntax::Auto => State::Start,
+            Syntax::Text => State::Line,
+            Syntax::Binary => State::Packet,
+        };
+        Self { state, ..self }
     }
 
     /// Looks at `buf`, all bytes that were received and not consumed yet, and says what stands at
@@ -163,8 +244,10 @@ impl Decoder {
     /// [`More`](Decoded::More).
     #[inline]
     pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
-        if !matches!(self.state, State::Line) {
-            return self.resume(buf);
+        match self.state {
+            State::Line => {}
+            State::Packet => return self.packet(buf),
+            _ => return self.resume(buf),
         }
         if self.seen == 0
             && let Some(decoded) = one_key_get(buf)
@@ -179,9 +262,7 @@ impl Decoder {
         self.seen = 0;
         let line = without_cr(&window[..end]);
         if end > LINE_MAX && !may_be_long(line) {
-            return Decoded::Close {
-                reason: CloseReason::LineTooLong,
-            };
+            return closed(CloseReason::LineTooLong);
         }
         self.line(buf, line, end + 1)
     }
@@ -190,9 +271,11 @@ impl Decoder {
     /// is not complete. None between requests.
     pub fn pending(&self) -> Option<usize> {
         match &self.state {
+            State::Start => None,
             State::Line => (self.seen > 0).then_some(0),
+            State::Packet => Some(self.seen).filter(|missing| *missing > 0),
             State::Body(header) => Some(header.total().saturating_sub(self.seen)),
-            State::Swallow(left) => Some(*left),
+            State::Swallow(left) | State::PacketSwallow(left) => Some(*left),
             State::GetRest { .. } | State::SkipLine => Some(0),
         }
     }
@@ -217,10 +300,13 @@ impl Decoder {
             Parsed::Request(request) => Decoded::Request { request, consumed },
             Parsed::Store(header) => {
                 let key = header.key(buf, &self.key_scratch);
-                if !self.item_max.holds(&header, key) {
+                if !self
+                    .item_max
+                    .holds(header.value_len, header.flags, key.len())
+                {
                     self.state = State::Swallow(header.body_len());
                     return Decoded::Reject {
-                        reply: (!header.noreply()).then_some(Reject::TooLarge),
+                        reply: refusal(&header, Reject::TooLarge),
                         consumed,
                         key_to_delete: header.deletes_when_too_large().then_some(key),
                     };
@@ -238,12 +324,12 @@ impl Decoder {
                     self.state = State::Swallow(swallow);
                 }
                 Decoded::Reject {
-                    reply,
+                    reply: reply.map(Refusal::line),
                     consumed,
                     key_to_delete: None,
                 }
             }
-            Parsed::Close(reason) => Decoded::Close { reason },
+            Parsed::Close(reason) => closed(reason),
         }
     }
 
@@ -251,7 +337,15 @@ impl Decoder {
     #[cold]
     fn resume<'a>(&'a mut self, buf: &'a [u8]) -> Decoded<'a> {
         match &mut self.state {
-            State::Line => Decoded::More { total: None },
+            State::Start => {
+                self.state = match buf.first() {
+                    None => return Decoded::More { total: None },
+                    Some(&REQUEST_MAGIC) => State::Packet,
+                    Some(_) => State::Line,
+                };
+                self.decode(buf)
+            }
+            State::Line | State::Packet => Decoded::More { total: None },
             State::Body(header) => {
                 self.seen = buf.len();
                 if buf.len() < header.total() {
@@ -269,6 +363,14 @@ impl Decoder {
                 *left -= consumed;
                 if *left == 0 {
                     self.state = State::Line;
+                }
+                skip(consumed)
+            }
+            State::PacketSwallow(left) => {
+                let consumed = buf.len().min(*left);
+                *left -= consumed;
+                if *left == 0 {
+                    self.state = State::Packet;
                 }
                 skip(consumed)
             }
@@ -318,10 +420,23 @@ fn store<'a>(header: &StoreHeader, buf: &'a [u8], key_scratch: &'a KeyScratch) -
             consumed,
         },
         None => Decoded::Reject {
-            reply: (!header.noreply()).then_some(Reject::BadDataChunk),
+            reply: refusal(header, Reject::BadDataChunk),
             consumed,
             key_to_delete: None,
         },
+    }
+}
+
+/// The refusal of a store, unless its client wants no answer.
+fn refusal(header: &StoreHeader, reject: Reject) -> Option<Refusal> {
+    (!header.noreply()).then_some(Refusal::line(reject))
+}
+
+/// Lines that close a connection are not answered.
+fn closed<'a>(reason: CloseReason) -> Decoded<'a> {
+    Decoded::Close {
+        reply: None,
+        reason,
     }
 }
 

@@ -4,11 +4,18 @@
 //! answers for a logical outcome, or nothing where the client asked for no answer. Formatting
 //! machinery is avoided: a reply is a few copies.
 
+mod binary;
 mod meta;
+mod packet;
 mod request;
+mod statistics;
 
+pub use binary::{
+    binary_item_head, binary_miss, status as binary_status, success as binary_success,
+};
 pub use meta::{DebugFacts, ItemFacts, meta_debug, meta_hit, meta_miss, meta_number, meta_status};
 pub use request::encode_request;
+pub use statistics::Statistics;
 
 use crate::error::Reject;
 use crate::number::{digit_count, push_u64, put_u64};
@@ -79,7 +86,12 @@ pub enum ArithmeticReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TouchReply {
     /// The item has its new exptime.
-    Touched,
+    Touched {
+        /// The client's flags.
+        flags: u32,
+        /// The item's CAS unique.
+        cas: u64,
+    },
     /// There is none.
     NotFound,
 }
@@ -112,45 +124,45 @@ pub fn reject(out: &mut Vec<u8>, reject: Reject) {
     out.extend_from_slice(reject.as_bytes());
 }
 
-/// An error that a classic request without an answer hides and a meta request never does.
+/// An error that a classic request without an answer hides and the others never do.
 pub fn reject_as(out: &mut Vec<u8>, form: &Form<'_>, reject: Reject) {
-    if !matches!(form, Form::Classic { noreply: true }) {
-        out.extend_from_slice(reject.as_bytes());
+    match form {
+        Form::Classic { noreply: true } => {}
+        Form::Binary(form) => binary::status(out, *form, reject.into()),
+        Form::Classic { .. } | Form::Meta(_) => out.extend_from_slice(reject.as_bytes()),
     }
 }
 
-/// `OK\r\n`, unless no answer is wanted.
-pub fn ok(out: &mut Vec<u8>, noreply: bool) {
-    line(out, noreply, b"OK\r\n");
+/// `OK\r\n`, or an empty success, unless no answer is wanted.
+pub fn ok(out: &mut Vec<u8>, form: &Form<'_>) {
+    match form {
+        Form::Binary(form) => binary::success(out, *form, 0, b""),
+        form => line(out, form.is_noreply(), b"OK\r\n"),
+    }
 }
 
-/// `MN\r\n`, the answer to `mn`.
-pub fn noop(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"MN\r\n");
+/// `MN\r\n`, the answer to `mn`, or an empty success.
+pub fn noop(out: &mut Vec<u8>, form: &Form<'_>) {
+    match form {
+        Form::Binary(form) => binary::success(out, *form, 0, b""),
+        Form::Classic { .. } | Form::Meta(_) => out.extend_from_slice(b"MN\r\n"),
+    }
 }
 
-/// `VERSION version\r\n`.
-pub fn version(out: &mut Vec<u8>, version: &str) {
+/// The answer to `quit`: only a packet has one.
+pub fn quit(out: &mut Vec<u8>, form: &Form<'_>) {
+    if let Form::Binary(form) = form {
+        binary::success(out, *form, 0, b"");
+    }
+}
+
+/// `VERSION version\r\n`, or the version as a value.
+pub fn version(out: &mut Vec<u8>, form: &Form<'_>, version: &str) {
+    if let Form::Binary(form) = form {
+        return binary::success(out, *form, 0, version.as_bytes());
+    }
     out.extend_from_slice(b"VERSION ");
     out.extend_from_slice(version.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-/// `STAT name value\r\n`; [`end`] follows the last.
-pub fn stat(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(b"STAT ");
-    out.extend_from_slice(name);
-    out.push(b' ');
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// `STAT name number\r\n`.
-pub fn stat_number(out: &mut Vec<u8>, name: &[u8], value: u64) {
-    out.extend_from_slice(b"STAT ");
-    out.extend_from_slice(name);
-    out.push(b' ');
-    push_u64(out, value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -160,6 +172,7 @@ pub fn number(out: &mut Vec<u8>, number: u64) {
 }
 
 /// The answer to a store.
+#[inline]
 pub fn store(out: &mut Vec<u8>, form: &Form<'_>, facts: StoreFacts, reply: StoreReply) {
     let (classic, status) = match reply {
         StoreReply::TooLarge => return reject_as(out, form, Reject::TooLarge),
@@ -173,6 +186,7 @@ pub fn store(out: &mut Vec<u8>, form: &Form<'_>, facts: StoreFacts, reply: Store
         Form::Classic { noreply } => line(out, *noreply, classic),
         Form::Meta(form) if form.quiet && reply == StoreReply::Stored => {}
         Form::Meta(form) => meta::store_status(out, form, status, facts),
+        Form::Binary(form) => binary::store(out, *form, facts, reply),
     }
 }
 
@@ -187,6 +201,7 @@ pub fn delete(out: &mut Vec<u8>, form: &Form<'_>, reply: DeleteReply) {
         Form::Classic { noreply } => line(out, *noreply, classic),
         Form::Meta(form) if form.quiet && reply == DeleteReply::Deleted => {}
         Form::Meta(form) => meta_status(out, form, status),
+        Form::Binary(form) => binary::delete(out, *form, reply),
     }
 }
 
@@ -204,6 +219,7 @@ pub fn arithmetic(out: &mut Vec<u8>, form: &Form<'_>, reply: ArithmeticReply) {
                 }
                 Form::Meta(form) if form.quiet => {}
                 Form::Meta(form) => meta_number(out, form, value, cas, ttl),
+                Form::Binary(form) => binary::arithmetic(out, *form, reply),
             };
         }
         ArithmeticReply::NotFound => (&b"NOT_FOUND\r\n"[..], b"NF"),
@@ -213,18 +229,20 @@ pub fn arithmetic(out: &mut Vec<u8>, form: &Form<'_>, reply: ArithmeticReply) {
     match form {
         Form::Classic { noreply } => line(out, *noreply, classic),
         Form::Meta(form) => meta_status(out, form, status),
+        Form::Binary(form) => binary::arithmetic(out, *form, reply),
     }
 }
 
 /// The answer to a touch.
 pub fn touch(out: &mut Vec<u8>, form: &Form<'_>, reply: TouchReply) {
     let (classic, status) = match reply {
-        TouchReply::Touched => (&b"TOUCHED\r\n"[..], b"HD"),
+        TouchReply::Touched { .. } => (&b"TOUCHED\r\n"[..], b"HD"),
         TouchReply::NotFound => (&b"NOT_FOUND\r\n"[..], b"NF"),
     };
     match form {
         Form::Classic { noreply } => line(out, *noreply, classic),
         Form::Meta(form) => meta_status(out, form, status),
+        Form::Binary(form) => binary::touch(out, *form, reply),
     }
 }
 

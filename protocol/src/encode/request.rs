@@ -1,5 +1,7 @@
-//! Requests out: the other direction, for speaking to an upstream server.
+//! Requests out: the other direction, for speaking to an upstream server. Lines are written here,
+//! packets by [`packet`](super::packet).
 
+use super::packet;
 use crate::base64;
 use crate::exptime::Exptime;
 use crate::number::{push_i64, push_u64};
@@ -10,15 +12,25 @@ use crate::request::{
 /// What `ma` counts by where the request names no delta.
 const DELTA_DEFAULT: u64 = 1;
 
-/// Appends `request` as a client would send it, in the syntax of its form.
+/// Appends `request` as a client would send it, in the syntax of its form. A binary request is
+/// written with its form's opcode, which has to fit it.
 ///
 /// Every byte is written anew from the request's fields, so that nothing but a key, a value or an
 /// opaque token is passed on as it came. A part of a long `get` line is written as a line of its
 /// own. The keys of a request that was decoded are safe to write; whoever makes keys of his own has
 /// to see to it that a classic key holds no space and no control byte.
 pub fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
+    match request.binary_form() {
+        Some(form) => packet::encode(out, request, form),
+        None => encode_line(out, request),
+    }
+}
+
+fn encode_line(out: &mut Vec<u8>, request: &Request<'_>) {
     match request {
         Request::Get(get) => encode_get(out, get),
+        // These two exist only as packets.
+        Request::GetOne(_) | Request::Sasl(_) => return,
         Request::Retrieve(retrieve) => encode_retrieve(out, retrieve),
         Request::Store(store) => encode_store(out, store),
         Request::Delete(delete) => encode_delete(out, delete),
@@ -26,26 +38,23 @@ pub fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
         Request::Touch(touch) => {
             words(out, &[b"touch", touch.key]);
             argument(out, touch.exptime);
-            noreply(out, matches!(touch.form, Form::Classic { noreply: true }));
+            noreply(out, touch.form.is_noreply());
         }
         Request::Inspect(inspect) => {
             out.extend_from_slice(b"me ");
             push_key(out, inspect.key, inspect.key_base64);
             out.extend_from_slice(if inspect.key_base64 { b" b" } else { b"" });
         }
-        Request::Noop => out.extend_from_slice(b"mn"),
-        Request::FlushAll {
-            delay,
-            noreply: quiet,
-        } => {
+        Request::Noop { .. } => out.extend_from_slice(b"mn"),
+        Request::FlushAll { delay, form } => {
             out.extend_from_slice(b"flush_all");
             if matches!(delay, Exptime::Relative(_) | Exptime::Absolute(_)) {
                 argument(out, *delay);
             }
-            noreply(out, *quiet);
+            noreply(out, form.is_noreply());
         }
         Request::Admin(admin) => encode_admin(out, admin),
-        Request::Quit => out.extend_from_slice(b"quit"),
+        Request::Quit { .. } => out.extend_from_slice(b"quit"),
     }
     if !matches!(request, Request::Store(_)) {
         out.extend_from_slice(b"\r\n");
@@ -89,7 +98,7 @@ fn encode_retrieve(out: &mut Vec<u8>, retrieve: &Retrieve<'_>) {
 
 fn encode_store(out: &mut Vec<u8>, store: &Store<'_>) {
     match &store.form {
-        Form::Classic { noreply: quiet } => {
+        Form::Classic { .. } | Form::Binary(_) => {
             let word: &[u8] = match (store.compare, store.mode) {
                 (Some(_), _) => b"cas",
                 (None, StoreMode::Set) => b"set",
@@ -108,7 +117,7 @@ fn encode_store(out: &mut Vec<u8>, store: &Store<'_>) {
                 out.push(b' ');
                 push_u64(out, cas);
             }
-            noreply(out, *quiet);
+            noreply(out, store.form.is_noreply());
         }
         Form::Meta(form) => {
             out.extend_from_slice(b"ms ");
@@ -146,9 +155,9 @@ fn encode_store(out: &mut Vec<u8>, store: &Store<'_>) {
 
 fn encode_delete(out: &mut Vec<u8>, delete: &Delete<'_>) {
     match &delete.form {
-        Form::Classic { noreply: quiet } => {
+        Form::Classic { .. } | Form::Binary(_) => {
             words(out, &[b"delete", delete.key]);
-            noreply(out, *quiet);
+            noreply(out, delete.form.is_noreply());
         }
         Form::Meta(form) => {
             out.extend_from_slice(b"md ");
@@ -165,7 +174,7 @@ fn encode_delete(out: &mut Vec<u8>, delete: &Delete<'_>) {
 
 fn encode_arithmetic(out: &mut Vec<u8>, arithmetic: &Arithmetic<'_>) {
     match &arithmetic.form {
-        Form::Classic { noreply: quiet } => {
+        Form::Classic { .. } | Form::Binary(_) => {
             let word: &[u8] = if arithmetic.decrement {
                 b"decr"
             } else {
@@ -174,7 +183,7 @@ fn encode_arithmetic(out: &mut Vec<u8>, arithmetic: &Arithmetic<'_>) {
             words(out, &[word, arithmetic.key]);
             out.push(b' ');
             push_u64(out, arithmetic.delta);
-            noreply(out, *quiet);
+            noreply(out, arithmetic.form.is_noreply());
         }
         Form::Meta(form) => {
             out.extend_from_slice(b"ma ");
@@ -204,8 +213,8 @@ fn encode_arithmetic(out: &mut Vec<u8>, arithmetic: &Arithmetic<'_>) {
 
 fn encode_admin(out: &mut Vec<u8>, admin: &Admin<'_>) {
     let (word, arguments): (&[u8], &[u8]) = match admin {
-        Admin::Version => (b"version", b""),
-        Admin::Stats(arguments) => (b"stats", arguments),
+        Admin::Version { .. } => (b"version", b""),
+        Admin::Stats { arguments, .. } => (b"stats", arguments),
         Admin::LruCrawler(arguments) => (b"lru_crawler", arguments),
         Admin::Lru(arguments) => (b"lru", arguments),
         Admin::Slabs(arguments) => (b"slabs", arguments),
@@ -214,11 +223,8 @@ fn encode_admin(out: &mut Vec<u8>, admin: &Admin<'_>) {
         Admin::Shutdown(Shutdown::Now) => (b"shutdown", b""),
         Admin::Shutdown(Shutdown::Graceful) => (b"shutdown", b"graceful"),
         Admin::Shutdown(Shutdown::Unknown) => (b"shutdown", b"unknown"),
-        Admin::Verbosity {
-            level,
-            noreply: quiet,
-        } => {
-            return admin_number(out, b"verbosity", *level, *quiet);
+        Admin::Verbosity { level, form } => {
+            return admin_number(out, b"verbosity", *level, form.is_noreply());
         }
         Admin::MemoryLimit {
             megabytes,

@@ -187,7 +187,7 @@ pub(crate) fn build<'a>(
 ) -> Parsed<'a> {
     let key_of = |key: Span, base64| if base64 { scratch.key() } else { key.get(line) };
     let (command, key_span, flags) = match header {
-        MetaLine::Noop => return Parsed::Request(Request::Noop),
+        MetaLine::Noop => return Parsed::Request(Request::Noop { form: Form::TEXT }),
         MetaLine::Inspect { key, key_base64 } => {
             let key = key_of(key, key_base64);
             return Parsed::Request(Request::Inspect(Inspect { key, key_base64 }));

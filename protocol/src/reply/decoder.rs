@@ -53,6 +53,10 @@ pub enum InvalidReply {
     ValueTooLarge,
     /// The value is not followed by its line end.
     BadValueEnd,
+    /// What should be a packet does not begin like one.
+    BadMagic,
+    /// A packet's lengths contradict each other.
+    MalformedPacket,
 }
 
 impl std::fmt::Display for InvalidReply {
@@ -62,6 +66,8 @@ impl std::fmt::Display for InvalidReply {
             Self::UnknownLine => "unknown reply line",
             Self::ValueTooLarge => "value of a reply too large",
             Self::BadValueEnd => "value of a reply without line end",
+            Self::BadMagic => "no packet of the binary protocol",
+            Self::MalformedPacket => "malformed packet",
         })
     }
 }

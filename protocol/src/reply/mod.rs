@@ -5,13 +5,15 @@
 
 mod decoder;
 mod line;
+mod packet;
 
 pub use decoder::{DecodedReply, InvalidReply, ReplyDecoder};
+pub use packet::{PacketDecoder, PacketReply};
 
 use crate::lexer::token;
 use crate::number::{parse_i32, parse_u64};
 
-/// One line of a reply, with the value that belongs to it.
+/// One line of a reply, with the value that belongs to it, or one packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// `VALUE`: an item of a `get`. More of them or [`End`](Self::End) follow.
@@ -43,6 +45,8 @@ pub enum Reply<'a> {
         /// `name=value` pairs between spaces.
         facts: &'a [u8],
     },
+    /// A packet of the binary protocol.
+    Packet(PacketReply<'a>),
     /// `STORED`.
     Stored,
     /// `NOT_STORED`.

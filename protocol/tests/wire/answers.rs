@@ -178,9 +178,10 @@ fn deletes_and_touches_are_answered() {
     let touch = |line, reply, expected| {
         check(line, expected, |out, form| encode::touch(out, form, reply));
     };
-    touch("touch a 0\r\n", TouchReply::Touched, "TOUCHED\r\n");
+    let touched = TouchReply::Touched { flags: 5, cas: 9 };
+    touch("touch a 0\r\n", touched, "TOUCHED\r\n");
     touch("touch a 0\r\n", TouchReply::NotFound, "NOT_FOUND\r\n");
-    touch("touch a 0 noreply\r\n", TouchReply::Touched, "");
+    touch("touch a 0 noreply\r\n", touched, "");
 }
 
 // Numbers; `q` hides success only.

@@ -1,7 +1,9 @@
 //! A connection played against the decoder: chunks in, what it yielded out.
 
 use tiercache_protocol::limits::LINE_MAX;
-use tiercache_protocol::{Decoded, DecodedReply, Decoder, ReplyDecoder, Request, encode_request};
+use tiercache_protocol::{
+    Decoded, DecodedReply, Decoder, PacketDecoder, Reply, ReplyDecoder, Request, encode_request,
+};
 
 /// Largest value of the sessions, in bytes.
 pub const VALUE_MAX: usize = 1000;
@@ -54,7 +56,7 @@ fn drain(decoder: &mut Decoder, buf: &mut Vec<u8>, events: &mut Vec<Event>) -> b
                 consumed,
                 key_to_delete,
             } => {
-                let reply = reply.map_or("", |reply| reply.text());
+                let reply = reply.map_or("", |refusal| refusal.reject.text());
                 let key_to_delete = key_to_delete.map(<[u8]>::to_vec);
                 events.push(Event::Reject {
                     reply,
@@ -76,7 +78,13 @@ fn drain(decoder: &mut Decoder, buf: &mut Vec<u8>, events: &mut Vec<Event>) -> b
                 );
                 return false;
             }
-            Decoded::Close { reason } => {
+            Decoded::Close { reply, reason } => {
+                if let Some(refusal) = reply {
+                    events.push(Event::Reject {
+                        reply: refusal.reject.text(),
+                        key_to_delete: None,
+                    });
+                }
                 events.push(Event::Close(reason.to_string()));
                 return true;
             }
@@ -115,7 +123,9 @@ pub fn check_round_trips(events: &[Event]) {
         assert_eq!(consumed, bytes.len());
         assert_eq!(
             format!("{request:?}"),
-            debug.replace("last: false", "last: true")
+            debug
+                .replace("last: false", "last: true")
+                .replace("token: None", "token: Some([])")
         );
         let mut again = Vec::new();
         encode_request(&mut again, &request);
@@ -137,6 +147,54 @@ pub fn play_replies(bytes: &[u8], size: usize) -> Vec<String> {
                     replies.push(format!("{reply:?}"));
                     buf.drain(..consumed);
                 }
+                DecodedReply::More { total } => {
+                    assert!(
+                        total.is_none_or(|total| total > buf.len()),
+                        "asks for what is there"
+                    );
+                    break;
+                }
+                DecodedReply::Invalid { reason } => {
+                    replies.push(reason.to_string());
+                    return replies;
+                }
+            }
+        }
+    }
+    replies
+}
+
+/// Every packet that an upstream connection yields for `bytes` in chunks of `size`: opcode, status,
+/// `cas` and `flags` if there are any, `key=` if there is one, the value.
+pub fn play_packets(bytes: &[u8], size: usize) -> Vec<String> {
+    let decoder = PacketDecoder::new(VALUE_MAX);
+    let mut buf = Vec::new();
+    let mut replies = Vec::new();
+    for chunk in bytes.chunks(size) {
+        buf.extend_from_slice(chunk);
+        loop {
+            match decoder.decode(&buf) {
+                DecodedReply::Reply {
+                    reply: Reply::Packet(packet),
+                    consumed,
+                } => {
+                    let mut text = format!("{:?} {}", packet.opcode, packet.status);
+                    if packet.cas != 0 {
+                        text += &format!(" cas{}", packet.cas);
+                    }
+                    if let Some(flags) = packet.flags {
+                        text += &format!(" flags{flags}");
+                    }
+                    if !packet.key.is_empty() {
+                        text += &format!(" {}=", packet.key.escape_ascii());
+                    } else if !packet.value.is_empty() {
+                        text += " ";
+                    }
+                    text += &packet.value.escape_ascii().to_string();
+                    replies.push(text);
+                    buf.drain(..consumed);
+                }
+                DecodedReply::Reply { reply, .. } => panic!("{reply:?} is no packet"),
                 DecodedReply::More { total } => {
                     assert!(
                         total.is_none_or(|total| total > buf.len()),

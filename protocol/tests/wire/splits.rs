@@ -5,7 +5,7 @@ use crate::soup::soup;
 use proptest::prelude::*;
 
 /// Cuts `input` at `places`, which wrap around its length.
-fn cut<'a>(input: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
+pub(crate) fn cut<'a>(input: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places
         .iter()
         .map(|place| place % (input.len() + 1))

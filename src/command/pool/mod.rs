@@ -19,8 +19,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tiercache_protocol::binary::Status;
+use tiercache_protocol::encode;
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::request::{MetaForm, Request, Returns};
+use tiercache_protocol::request::{Form, MetaForm, Request, Returns};
 
 use super::late::{Hole, Late};
 use super::{Executor, Flow, Progress, Shared};
@@ -153,6 +155,7 @@ impl Executor {
         };
         match request {
             Request::Get(get) => return self.get_over_pool(proxy, get, progress, &late, out),
+            Request::GetOne(get) => self.get_one_over_pool(proxy, get, &late, out),
             Request::Retrieve(retrieve) => {
                 if !self.retrieve_copy(proxy, retrieve, out) {
                     let place = Place {
@@ -167,12 +170,12 @@ impl Executor {
             Request::Arithmetic(request) => proxy.arithmetic(request, place()),
             Request::Touch(touch) => proxy.touch(touch, place()),
             Request::Inspect(inspect) => proxy.inspect(inspect, place()),
-            Request::FlushAll { delay, noreply } => {
+            Request::FlushAll { delay, form } => {
                 if self.shared.settings.flush_enabled {
                     self.local.counters.cmd_flush.bump();
-                    proxy.flush_all(*delay, *noreply, place());
+                    proxy.flush_all(*delay, form, place());
                 } else {
-                    self.flush_all(*delay, *noreply, out);
+                    self.flush_all(*delay, form, out);
                 }
             }
             _ => return self.execute_here(request, progress, out),
@@ -212,7 +215,12 @@ fn form_for_pool<'a>(form: &MetaForm<'a>, opaque: &'a [u8], letters: &[u8]) -> M
 }
 
 /// The answer to a write that failed.
-fn failed(out: &mut Vec<u8>, failure: Failure) {
+fn failed(out: &mut Vec<u8>, client: &Form<'_>, failure: Failure) {
+    match client {
+        Form::Classic { noreply: true } => return,
+        Form::Binary(form) => return encode::binary_status(out, *form, Status::TEMPORARY),
+        Form::Classic { .. } | Form::Meta(_) => {}
+    }
     out.extend_from_slice(match failure {
         Failure::Down => b"SERVER_ERROR upstream server is down\r\n".as_slice(),
         Failure::Busy => b"SERVER_ERROR too many requests wait for the upstream server\r\n",

@@ -6,15 +6,15 @@ use tiercache_protocol::encode;
 use tiercache_protocol::encode_request;
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
-use tiercache_protocol::request::{Get, Request, Retrieve, Returns};
+use tiercache_protocol::request::{BinaryForm, Get, GetOne, Request, Retrieve, Returns};
 
 use super::super::detail::Event;
 use super::super::late::Late;
-use super::super::retrieve::{write_hit, write_value};
+use super::super::retrieve::{write_hit, write_packet, write_value};
 use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
 use super::relay::{self, Asked};
 use super::{Place, Proxy, exptime, form, form_for_pool};
-use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found};
+use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found, View};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Failure, Outcome, Verdict};
 
@@ -43,7 +43,19 @@ struct Read {
 
 enum AnswerAs {
     Values { with_cas: bool },
+    Packet(BinaryForm),
     Meta(Asked),
+}
+
+impl AnswerAs {
+    /// Answers a `get` from a copy; `mg` has its own way.
+    fn write_copy(&self, out: &mut Vec<u8>, key: &[u8], view: &View<'_>, cas_enabled: bool) {
+        match self {
+            AnswerAs::Values { with_cas } => write_value(out, key, view, *with_cas, cas_enabled),
+            AnswerAs::Packet(form) => write_packet(out, *form, key, view, cas_enabled),
+            AnswerAs::Meta(_) => {}
+        }
+    }
 }
 
 impl Read {
@@ -107,6 +119,7 @@ impl Executor {
         if progress.keys_done > 0 {
             keys.nth(progress.keys_done - 1);
         }
+        let with_cas = get.with_cas;
         let strict = proxy.upstream().sharing == Sharing::Strict;
         for key in keys {
             if late.is_full() || out.len() > OUT_BYTES_SOFT_MAX {
@@ -117,7 +130,7 @@ impl Executor {
             if get.touch.is_none() && proxy.copies().is_some() {
                 if strict {
                     copy_cas = self.copy_cas(key);
-                } else if self.get_copy(key, get.with_cas, out) {
+                } else if self.get_copy(key, &AnswerAs::Values { with_cas }, out) {
                     continue;
                 }
             }
@@ -125,7 +138,8 @@ impl Executor {
                 hole: late.make_hole(out.len()),
                 late: Rc::clone(late),
             };
-            proxy.get(key, get.with_cas, get.touch, copy_cas, place);
+            let answer_as = AnswerAs::Values { with_cas };
+            proxy.get(key, answer_as, get.touch, copy_cas, place);
         }
         if get.last {
             encode::end(out);
@@ -133,15 +147,39 @@ impl Executor {
         Flow::Done
     }
 
+    /// The one key of a packet.
+    pub(super) fn get_one_over_pool(
+        &mut self,
+        proxy: &Rc<Proxy>,
+        get: &GetOne<'_>,
+        late: &Rc<Late>,
+        out: &mut Vec<u8>,
+    ) {
+        let answer_as = AnswerAs::Packet(get.form);
+        let mut copy_cas = None;
+        if get.touch.is_none() && proxy.copies().is_some() {
+            if proxy.upstream().sharing == Sharing::Strict {
+                copy_cas = self.copy_cas(get.key);
+            } else if self.get_copy(get.key, &answer_as, out) {
+                return;
+            }
+        }
+        let place = Place {
+            hole: late.make_hole(out.len()),
+            late: Rc::clone(late),
+        };
+        proxy.get(get.key, answer_as, get.touch, copy_cas, place);
+    }
+
     /// Answers a key from its copy; false if there is none.
     #[inline]
-    fn get_copy(&mut self, key: &[u8], with_cas: bool, out: &mut Vec<u8>) -> bool {
+    fn get_copy(&mut self, key: &[u8], answer_as: &AnswerAs, out: &mut Vec<u8>) -> bool {
         let cas_enabled = self.shared.settings.cas_enabled;
         let found = self
             .shared
             .cache
             .read(&mut self.local, &mut Attempt::default(), key, |view| {
-                write_value(out, key, &view, with_cas, cas_enabled);
+                answer_as.write_copy(out, key, &view, cas_enabled);
                 Some(())
             });
         let hit = is_hit(&found);
@@ -232,11 +270,12 @@ impl Proxy {
     fn get(
         self: &Rc<Proxy>,
         key: &[u8],
-        with_cas: bool,
+        answer_as: AnswerAs,
         touch: Option<Exptime>,
         copy_cas: Option<u64>,
         place: Place,
     ) {
+        let with_cas = !matches!(answer_as, AnswerAs::Values { with_cas: false });
         let letters: &[u8] = match (self.copies().is_some(), with_cas) {
             (true, _) => b"kfctv",
             (false, true) => b"kfcv",
@@ -255,7 +294,7 @@ impl Proxy {
                 touch,
                 no_bump: false,
                 returns: form.returns,
-                answer_as: AnswerAs::Values { with_cas },
+                answer_as,
                 copy_cas,
                 again: false,
             },
@@ -339,7 +378,7 @@ impl Proxy {
             }
             Outcome::Reply(Reply::Error { kind, message }) => {
                 match &read.answer_as {
-                    AnswerAs::Values { .. } => self.miss(&read, place),
+                    AnswerAs::Values { .. } | AnswerAs::Packet(_) => self.miss(&read, place),
                     AnswerAs::Meta(_) => place.fill(|out| relay::error(out, *kind, message)),
                 }
                 return Verdict::Fits;
@@ -365,7 +404,7 @@ impl Proxy {
                         }
                     });
                 }
-                AnswerAs::Values { .. } => self.miss(&read, place),
+                AnswerAs::Values { .. } | AnswerAs::Packet(_) => self.miss(&read, place),
             },
             _ => {
                 self.miss(&read, place);
@@ -390,14 +429,18 @@ impl Proxy {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b"\r\n");
             }
+            AnswerAs::Packet(form) => {
+                let value = reply.value.unwrap_or_default();
+                let flags = reply.flags.client_flags().unwrap_or(0);
+                let cas = reply.flags.cas().unwrap_or(0);
+                encode::binary_item_head(out, *form, &read.key, flags, cas, value.len());
+                out.extend_from_slice(value);
+            }
         });
     }
 
     /// Answers from the copy that the pool has confirmed, or asks for the value if the copy has gone.
     fn confirmed(self: &Rc<Proxy>, read: Rc<Read>, place: Place) {
-        let AnswerAs::Values { with_cas } = read.answer_as else {
-            return self.miss(&read, place);
-        };
         let mut answer = Vec::new();
         let found = self.shared.cache.read(
             &mut self.local.borrow_mut(),
@@ -405,7 +448,8 @@ impl Proxy {
             &read.key,
             |view| {
                 (Some(view.facts().cas()) == read.copy_cas).then(|| {
-                    write_value(&mut answer, &read.key, &view, with_cas, true);
+                    read.answer_as
+                        .write_copy(&mut answer, &read.key, &view, true);
                 })
             },
         );
@@ -415,7 +459,12 @@ impl Proxy {
             counters.hot_hits.bump();
             place.fill(|out| out.extend_from_slice(&answer));
         } else {
-            self.get(&read.key, with_cas, None, None, place);
+            let answer_as = match read.answer_as {
+                AnswerAs::Values { with_cas } => AnswerAs::Values { with_cas },
+                AnswerAs::Packet(form) => AnswerAs::Packet(form),
+                AnswerAs::Meta(_) => return self.miss(&read, place),
+            };
+            self.get(&read.key, answer_as, None, None, place);
         }
     }
 
@@ -423,6 +472,7 @@ impl Proxy {
         self.count_read(read, Event::Miss);
         place.fill(|out| match &read.answer_as {
             AnswerAs::Values { .. } => {}
+            AnswerAs::Packet(form) => encode::binary_miss(out, *form, &read.key),
             AnswerAs::Meta(asked) => asked.miss(out, &read.key),
         });
     }

@@ -1,8 +1,9 @@
 //! A pool's reply to a meta command as the answer to the client who asked it.
 
-use tiercache_protocol::encode;
+use tiercache_protocol::binary::Status;
 use tiercache_protocol::reply::{ErrorKind, MetaReply, MetaStatus};
-use tiercache_protocol::request::{MetaForm, Returns};
+use tiercache_protocol::request::{Form, MetaForm, Returns};
+use tiercache_protocol::{Reject, encode};
 
 /// What is kept of a client's meta request until its answer comes.
 pub(super) struct Asked {
@@ -73,6 +74,22 @@ fn status(status: MetaStatus) -> &'static [u8] {
         MetaStatus::Exists => b"EX",
         MetaStatus::NotFound => b"NF",
         MetaStatus::Noop => b"MN",
+    }
+}
+
+/// Writes an error of the pool's in the form of the client's request: a packet says what it has a
+/// status for, and else that it cannot be done now.
+pub(super) fn error_as(out: &mut Vec<u8>, client: &Form<'_>, kind: ErrorKind, message: &[u8]) {
+    match client {
+        Form::Classic { noreply: true } => {}
+        Form::Classic { .. } | Form::Meta(_) => error(out, kind, message),
+        Form::Binary(form) => {
+            let mut line = Vec::new();
+            error(&mut line, kind, message);
+            let known = Reject::ALL.iter().find(|reject| reject.as_bytes() == line);
+            let status = known.map_or(Status::TEMPORARY, |reject| Status::from(*reject));
+            encode::binary_status(out, *form, status);
+        }
     }
 }
 

@@ -2,21 +2,21 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tiercache_protocol::encode;
+use tiercache_protocol::encode::Statistics;
 
 use super::Proxy;
 use crate::upstream::{LATENCY_US, Server};
 
 impl Proxy {
-    pub(in super::super) fn stats(&self, out: &mut Vec<u8>) {
+    pub(in super::super) fn stats(&self, rows: &mut Statistics<'_>) {
         for server in self.members.borrow().1.servers() {
-            server_stats(server, out);
+            server_stats(server, rows);
         }
     }
 }
 
 /// The rows of one server, as `HOST:PORT:name`.
-fn server_stats(server: &Server, out: &mut Vec<u8>) {
+fn server_stats(server: &Server, rows: &mut Statistics<'_>) {
     let place = server.address.place.to_string();
     let name = |name: &str| format!("{place}:{name}").into_bytes();
     let state = match (server.is_ejected(), server.undelivered()) {
@@ -24,9 +24,9 @@ fn server_stats(server: &Server, out: &mut Vec<u8>) {
         (false, 0) => "up",
         (false, _) => "up, with deletes to deliver",
     };
-    encode::stat(out, &name("state"), state.as_bytes());
+    rows.row(&name("state"), state.as_bytes());
     let stats = &server.stats;
-    for (row, number) in [
+    for (figure, number) in [
         ("requests", &stats.requests),
         ("errors", &stats.errors),
         ("timeouts", &stats.timeouts),
@@ -35,14 +35,14 @@ fn server_stats(server: &Server, out: &mut Vec<u8>) {
         ("connects", &stats.connects),
         ("ejections", &stats.ejections),
     ] {
-        encode::stat_number(out, &name(row), number.load(Relaxed));
+        rows.number(&name(figure), number.load(Relaxed));
     }
-    encode::stat_number(out, &name("undelivered"), server.undelivered() as u64);
+    rows.number(&name("undelivered"), server.undelivered() as u64);
     for (row, count) in stats.latency.iter().enumerate() {
         let bound = match LATENCY_US.get(row) {
             Some(us) => format!("latency_us_{us}"),
             None => "latency_us_more".to_owned(),
         };
-        encode::stat_number(out, &name(&bound), count.load(Relaxed));
+        rows.number(&name(&bound), count.load(Relaxed));
     }
 }

@@ -9,7 +9,7 @@ use tiercache_protocol::encode::{
 };
 use tiercache_protocol::encode_request;
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
+use tiercache_protocol::reply::{MetaFlags, MetaReply, MetaStatus, Reply};
 use tiercache_protocol::request::{
     Arithmetic, Delete, Form, Inspect, Request, Retrieve, Store, StoreMode, Touch,
 };
@@ -25,14 +25,16 @@ const COPIED_VALUE_BYTES_MAX: usize = 64 * 1024;
 
 /// How the client is answered.
 enum AnswerAs {
-    Classic { noreply: bool },
+    /// By the outcome alone: classic text or a packet.
+    Plain(Form<'static>),
     Meta(Asked),
 }
 
 impl AnswerAs {
     fn new(form: &Form<'_>) -> AnswerAs {
         match form {
-            Form::Classic { noreply } => AnswerAs::Classic { noreply: *noreply },
+            Form::Classic { noreply } => AnswerAs::Plain(Form::Classic { noreply: *noreply }),
+            Form::Binary(form) => AnswerAs::Plain(Form::Binary(*form)),
             Form::Meta(form) => AnswerAs::Meta(Asked::new(form)),
         }
     }
@@ -41,25 +43,27 @@ impl AnswerAs {
         matches!(self, AnswerAs::Meta(_))
     }
 
-    /// Writes the answer to an outcome; `classic` writes that of a classic command for a status it
-    /// can have, else answers false. Quiet meta commands hide the status `HD` alone.
+    /// The form of what is no meta answer, errors for instance.
+    fn form(&self) -> Form<'static> {
+        match self {
+            AnswerAs::Plain(form) => *form,
+            AnswerAs::Meta(_) => Form::TEXT,
+        }
+    }
+
+    /// Writes the answer to an outcome; `plain` writes that of another than a meta command for a
+    /// status it can have, else answers false. Quiet meta commands hide the status `HD` alone.
     fn write(
         &self,
         out: &mut Vec<u8>,
         outcome: &Outcome<'_>,
-        classic: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
+        plain: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
     ) -> Verdict {
-        let silent = matches!(self, AnswerAs::Classic { noreply: true });
+        let form = self.form();
         match outcome {
-            Outcome::Failed(failure) => {
-                if !silent {
-                    failed(out, *failure);
-                }
-            }
+            Outcome::Failed(failure) => failed(out, &form, *failure),
             Outcome::Reply(Reply::Error { kind, message }) => {
-                if !silent {
-                    relay::error(out, *kind, message);
-                }
+                relay::error_as(out, &form, *kind, message);
             }
             Outcome::Reply(Reply::Meta(reply)) => match self {
                 AnswerAs::Meta(asked) => {
@@ -67,23 +71,20 @@ impl AnswerAs {
                         asked.relay(out, reply);
                     }
                 }
-                AnswerAs::Classic { noreply } => {
-                    let form = Form::Classic { noreply: *noreply };
-                    if !classic(out, &form, reply) {
-                        return garbled(out, silent);
+                AnswerAs::Plain(_) => {
+                    if !plain(out, &form, reply) {
+                        return garbled(out, &form);
                     }
                 }
             },
-            Outcome::Reply(_) => return garbled(out, silent),
+            Outcome::Reply(_) => return garbled(out, &form),
         }
         Verdict::Fits
     }
 }
 
-fn garbled(out: &mut Vec<u8>, silent: bool) -> Verdict {
-    if !silent {
-        failed(out, crate::upstream::Failure::Lost);
-    }
+fn garbled(out: &mut Vec<u8>, form: &Form<'_>) -> Verdict {
+    failed(out, form, crate::upstream::Failure::Lost);
     Verdict::Garbled
 }
 
@@ -133,13 +134,14 @@ impl Proxy {
         let compares = store.compare.is_some();
         let fence = self.begin_write(&key);
         let proxy = Rc::clone(self);
-        let wanted: &[u8] = if whole { b"c" } else { b"" };
+        let is_packet = matches!(store.form, Form::Binary(_));
+        let wanted: &[u8] = if whole || is_packet { b"c" } else { b"" };
         self.link.request(
             &self.server(store.key),
             |out, opaque| {
                 let form = match &store.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, wanted),
-                    Form::Classic { .. } => form(store.key, opaque, wanted),
+                    Form::Classic { .. } | Form::Binary(_) => form(store.key, opaque, wanted),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Store(Store { form, ..*store }));
@@ -167,14 +169,19 @@ impl Proxy {
                     counters.cas_hits.bump();
                 }
                 answer(place, &answer_as, &outcome, |out, form, reply| {
-                    let reply = match reply.status {
+                    let reply_cas = reply.flags.cas().unwrap_or(0);
+                    let status = match reply.status {
                         MetaStatus::Done => StoreReply::Stored,
                         MetaStatus::NotStored => StoreReply::NotStored,
                         MetaStatus::Exists => StoreReply::Exists,
                         MetaStatus::NotFound => StoreReply::NotFound,
                         _ => return false,
                     };
-                    encode::store(out, form, StoreFacts::default(), reply);
+                    let facts = StoreFacts {
+                        cas: reply_cas,
+                        ..StoreFacts::default()
+                    };
+                    encode::store(out, form, facts, status);
                     true
                 })
             }),
@@ -200,7 +207,7 @@ impl Proxy {
             |out, opaque| {
                 let form = match &delete.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, b""),
-                    Form::Classic { .. } => form(delete.key, opaque, b""),
+                    Form::Classic { .. } | Form::Binary(_) => form(delete.key, opaque, b""),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Delete(Delete { form, ..*delete }));
@@ -274,6 +281,7 @@ impl Proxy {
                 let form = match &request.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, b""),
                     Form::Classic { .. } => form(request.key, opaque, b"v"),
+                    Form::Binary(_) => form(request.key, opaque, b"vc"),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Arithmetic(Arithmetic { form, ..*request }));
@@ -298,7 +306,7 @@ impl Proxy {
                         MetaStatus::Value => match reply.value.and_then(number) {
                             Some(value) => ArithmeticReply::Value {
                                 value,
-                                cas: 0,
+                                cas: reply.flags.cas().unwrap_or(0),
                                 ttl: None,
                             },
                             None => return false,
@@ -322,12 +330,14 @@ impl Proxy {
         let key: Box<[u8]> = touch.key.into();
         let fence = self.begin_write(&key);
         let proxy = Rc::clone(self);
-        // A key that cannot stand on a text line needs the meta command, which counts as a fetch too.
-        let in_base64 = crate::upstream::needs_base64(touch.key);
+        // A key that cannot stand on a text line and an answer with flags and CAS unique need the meta
+        // command, which counts as a fetch too.
+        let is_packet = matches!(touch.form, Form::Binary(_));
+        let needs_meta = is_packet || crate::upstream::needs_base64(touch.key);
         self.link.request(
             &self.server(touch.key),
             |out, opaque| {
-                let request = if in_base64 {
+                let request = if needs_meta {
                     Request::Retrieve(Retrieve {
                         key: touch.key,
                         value: false,
@@ -337,10 +347,10 @@ impl Proxy {
                         recache: None,
                         touch: Some(touch.exptime),
                         no_bump: false,
-                        form: form(touch.key, opaque, b""),
+                        form: form(touch.key, opaque, if is_packet { b"fc" } else { b"" }),
                     })
                 } else {
-                    let form = Form::Classic { noreply: false };
+                    let form = Form::TEXT;
                     Request::Touch(Touch { form, ..*touch })
                 };
                 encode_request(out, &request);
@@ -349,7 +359,14 @@ impl Proxy {
                 proxy.end_write(&key, fence, None);
                 let reply = match (&outcome, status(&outcome)) {
                     (Outcome::Reply(Reply::Touched), _) | (_, Some(MetaStatus::Done)) => {
-                        Some(TouchReply::Touched)
+                        let flags = match &outcome {
+                            Outcome::Reply(Reply::Meta(reply)) => reply.flags,
+                            _ => MetaFlags::default(),
+                        };
+                        Some(TouchReply::Touched {
+                            flags: flags.client_flags().unwrap_or(0),
+                            cas: flags.cas().unwrap_or(0),
+                        })
                     }
                     (Outcome::Reply(Reply::NotFound), _) | (_, Some(MetaStatus::Miss)) => {
                         Some(TouchReply::NotFound)
@@ -360,11 +377,11 @@ impl Proxy {
                     return answer(place, &answer_as, &outcome, |_, _, _| false);
                 };
                 match reply {
-                    TouchReply::Touched => counters.touch_hits.bump(),
+                    TouchReply::Touched { .. } => counters.touch_hits.bump(),
                     TouchReply::NotFound => counters.touch_misses.bump(),
                 }
-                let noreply = matches!(answer_as, AnswerAs::Classic { noreply: true });
-                place.fill(|out| encode::touch(out, &Form::Classic { noreply }, reply));
+                let form = answer_as.form();
+                place.fill(|out| encode::touch(out, &form, reply));
                 Verdict::Fits
             }),
         );
@@ -391,8 +408,8 @@ impl Proxy {
                     Outcome::Reply(Reply::Error { kind, message }) => {
                         relay::error(out, *kind, message);
                     }
-                    Outcome::Reply(_) => verdict = garbled(out, false),
-                    Outcome::Failed(failure) => failed(out, *failure),
+                    Outcome::Reply(_) => verdict = garbled(out, &Form::TEXT),
+                    Outcome::Failed(failure) => failed(out, &Form::TEXT, *failure),
                 });
                 verdict
             }),
@@ -400,7 +417,8 @@ impl Proxy {
     }
 
     /// Flushes all servers; the answer comes with the last of theirs.
-    pub(super) fn flush_all(self: &Rc<Proxy>, delay: Exptime, noreply: bool, place: Place) {
+    pub(super) fn flush_all(self: &Rc<Proxy>, delay: Exptime, form: &Form<'_>, place: Place) {
+        let form = AnswerAs::new(form).form();
         let at_once = !matches!(delay, Exptime::Relative(_) | Exptime::Absolute(_));
         if let Some(copies) = self.copies() {
             if at_once {
@@ -419,7 +437,7 @@ impl Proxy {
             let (proxy, flushed) = (Rc::clone(self), Arc::clone(server));
             let request = Request::FlushAll {
                 delay,
-                noreply: false,
+                form: Form::TEXT,
             };
             self.link.request(
                 server,
@@ -428,11 +446,9 @@ impl Proxy {
                     let verdict = match outcome {
                         Outcome::Reply(Reply::Ok) => Verdict::Fits,
                         Outcome::Reply(Reply::Error { kind, message }) => {
-                            failures.set(Some({
-                                let mut text = Vec::new();
-                                relay::error(&mut text, *kind, message);
-                                text
-                            }));
+                            let mut text = Vec::new();
+                            relay::error_as(&mut text, &form, *kind, message);
+                            failures.set(Some(text));
                             Verdict::Fits
                         }
                         Outcome::Reply(_) => Verdict::Garbled,
@@ -441,7 +457,7 @@ impl Proxy {
                                 flushed.keep_flush();
                             }
                             let mut text = Vec::new();
-                            failed(&mut text, failure);
+                            failed(&mut text, &form, failure);
                             failures.set(Some(text));
                             Verdict::Fits
                         }
@@ -455,9 +471,8 @@ impl Proxy {
                         }
                         let failed = failures.take();
                         place.fill(|out| match failed {
-                            Some(text) if !noreply => out.extend_from_slice(&text),
-                            Some(_) => {}
-                            None => encode::ok(out, noreply),
+                            Some(text) => out.extend_from_slice(&text),
+                            None => encode::ok(out, &form),
                         });
                     }
                     verdict
@@ -472,9 +487,9 @@ fn answer(
     place: Place,
     answer_as: &AnswerAs,
     outcome: &Outcome<'_>,
-    classic: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
+    plain: impl FnOnce(&mut Vec<u8>, &Form<'_>, &MetaReply<'_>) -> bool,
 ) -> Verdict {
     let mut verdict = Verdict::Fits;
-    place.fill(|out| verdict = answer_as.write(out, outcome, classic));
+    place.fill(|out| verdict = answer_as.write(out, outcome, plain));
     verdict
 }
