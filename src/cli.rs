@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{
-    Cold, Dry, Hot, Layer, Memcached, Memory, Octal, RamBackend, Server, Tracking,
+    Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tracking,
 };
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
@@ -228,9 +228,9 @@ pub struct Flags {
     /// Connections that may wait in the kernel to be accepted [default: 1024]
     #[arg(short = 'b', long, value_name = "NUM")]
     pub listen_backlog: Option<u32>,
-    /// Protocol: auto or ascii [default: auto]
-    #[arg(short = 'B', long, value_name = "NAME", value_parser = parse_protocol)]
-    pub protocol: Option<()>,
+    /// What connections speak: auto (their first byte tells), ascii or binary [default: auto]
+    #[arg(short = 'B', long, value_name = "NAME")]
+    pub protocol: Option<Protocol>,
     /// Largest item in bytes, or with k or m [default: 1m]
     #[arg(short = 'I', long, value_name = "SIZE")]
     pub max_item_size: Option<ByteSize>,
@@ -375,6 +375,7 @@ impl Flags {
                 hardened: on(self.hardened),
                 strict_keys: self.strict_keys,
                 keys_per_get_max: self.keys_per_get_max,
+                protocol: self.protocol,
                 requests_per_turn: self.max_reqs_per_event,
                 cas: off(self.disable_cas),
                 flush_all: off(self.disable_flush_all),
@@ -460,15 +461,6 @@ fn parse_udp_port(text: &str) -> Result<u16, String> {
     match text.trim() {
         "0" => Ok(0),
         _ => Err("UDP is not served, only -U 0 is accepted".to_owned()),
-    }
-}
-
-fn parse_protocol(text: &str) -> Result<(), String> {
-    match text {
-        // Text is what every connection speaks until a second protocol is built.
-        "auto" | "ascii" => Ok(()),
-        "binary" => Err("the binary protocol is not built yet".to_owned()),
-        _ => Err("expected auto, ascii or binary".to_owned()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What `command` is told: the switches, and the rows of `stats settings` with memcached's names.
 
+use tiercache_protocol::Syntax;
+
 use crate::command::Settings;
 use crate::config::Config;
 use crate::server::config::BeyondLimit;
@@ -94,7 +96,15 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         row("reqs_per_event", server.turn_requests_max.to_string()),
         row("cas_enabled", word(commands.cas)),
         row("tcp_backlog", server.backlog.to_string()),
-        row("binding_protocol", "auto-negotiate".to_owned()),
+        row(
+            "binding_protocol",
+            match server.syntax {
+                Syntax::Auto => "auto-negotiate",
+                Syntax::Text => "ascii",
+                Syntax::Binary => "binary",
+            }
+            .to_owned(),
+        ),
         row("auth_enabled_sasl", word(false)),
         row("auth_enabled_ascii", word(false)),
         row("item_size_max", tier.item_size_max.0.to_string()),

@@ -41,11 +41,7 @@ impl UnbuiltFlags {
                 "-Z",
                 "encrypted connections: not built yet",
             ),
-            (
-                self.enable_sasl,
-                "-S",
-                "SASL belongs to the binary protocol: not built yet",
-            ),
+            (self.enable_sasl, "-S", "SASL authentication: not built yet"),
             (
                 self.auth_file.is_some(),
                 "-Y",

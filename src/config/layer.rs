@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tiercache_protocol::Syntax;
 
 use crate::dry::Durability;
 use crate::tier::config::{DryAhead, Policy};
@@ -160,6 +161,8 @@ section! {
         strict_keys: bool,
         /// Keys of one `get`, 0 for no limit.
         keys_per_get_max: usize,
+        /// What connections speak; `-B`.
+        protocol: Protocol,
         /// Fairness between connections; `-R`.
         requests_per_turn: usize,
         /// Whether items have a CAS unique; `-C` turns it off.
@@ -329,6 +332,50 @@ pub enum RamBackend {
 pub enum DryBackend {
     /// In a folder.
     Local,
+}
+
+/// What connections speak, by memcached's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// What their first byte says.
+    #[default]
+    Auto,
+    /// Text, classic and meta.
+    Ascii,
+    /// The binary protocol.
+    Binary,
+}
+
+impl Protocol {
+    pub(super) fn syntax(self) -> Syntax {
+        match self {
+            Protocol::Auto => Syntax::Auto,
+            Protocol::Ascii => Syntax::Text,
+            Protocol::Binary => Syntax::Binary,
+        }
+    }
+
+    pub(super) fn of(syntax: Syntax) -> Protocol {
+        match syntax {
+            Syntax::Auto => Protocol::Auto,
+            Syntax::Text => Protocol::Ascii,
+            Syntax::Binary => Protocol::Binary,
+        }
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Protocol, Self::Err> {
+        match text {
+            "auto" => Ok(Protocol::Auto),
+            "ascii" => Ok(Protocol::Ascii),
+            "binary" => Ok(Protocol::Binary),
+            _ => Err("expected auto, ascii or binary"),
+        }
+    }
 }
 
 fn text<T: std::fmt::Display, S: Serializer>(option: &Option<T>, to: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,7 @@
 //! A configuration as a file, every option spelled out.
 
 use crate::config::layer::{
-    Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, RamBackend, Server, Tracking,
+    Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tracking,
 };
 use crate::config::{Config, pools};
 use crate::server::config::BeyondLimit;
@@ -88,6 +88,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             hardened: Some(false),
             strict_keys: Some(commands.strict.keys),
             keys_per_get_max: Some(commands.strict.keys_per_get_max),
+            protocol: Some(Protocol::of(server.syntax)),
             requests_per_turn: Some(server.turn_requests_max),
             cas: Some(commands.cas),
             flush_all: Some(commands.flush_all),

@@ -299,6 +299,7 @@ fn server_config(
         },
         idle_timeout: server.idle_timeout.unwrap_or(defaults.idle_timeout),
         request_timeout: server.request_timeout.unwrap_or(defaults.request_timeout),
+        syntax: server.protocol.unwrap_or_default().syntax(),
         turn_requests_max: positive(
             "server.requests_per_turn",
             server.requests_per_turn,

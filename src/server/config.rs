@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tiercache_protocol::Syntax;
+
 use crate::units::Span;
 
 /// Listeners, workers and limits of connections.
@@ -26,6 +28,8 @@ pub struct ServerConfig {
     /// A request that is half received has so long to be completed, and a second more per MiB; zero
     /// for no limit, the default.
     pub request_timeout: Span,
+    /// What connections speak, `-B`. Default what their first byte says.
+    pub syntax: Syntax,
     /// Requests that one connection may have answered before the others have their turn, `-R`.
     pub turn_requests_max: usize,
     /// Largest item in bytes, `-I`, known here because it bounds what half a request may hold.
@@ -56,6 +60,7 @@ impl Default for ServerConfig {
             beyond_limit: BeyondLimit::Refuse,
             idle_timeout: Span::seconds(0),
             request_timeout: Span::seconds(0),
+            syntax: Syntax::Auto,
             turn_requests_max: ServerConfig::TURN_REQUESTS_MAX,
             item_size_max: 1 << 20,
         }

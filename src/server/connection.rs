@@ -90,7 +90,8 @@ enum After {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> io::Result<()> {
         let site = &self.worker.site;
-        let mut decoder = Decoder::with_item_size_max(site.config.item_size_max);
+        let mut decoder =
+            Decoder::with_item_size_max(site.config.item_size_max).speaking(site.config.syntax);
         let mut input = Input::default();
         let mut holding = false;
         loop {

@@ -30,11 +30,11 @@ fn versions_are_told() {
 fn nothing_is_ignored_in_silence() {
     for (arguments, reason) in [
         (&["-Z"][..], "-Z: encrypted connections"),
-        (&["-S"], "-S: SASL"),
+        (&["-S"], "-S: SASL authentication"),
         (&["-Y", "f"], "-Y: authentication"),
         (&["-e", "f"], "-e: items are not kept"),
         (&["-N", "1"], "-N: "),
-        (&["-B", "binary"], "not built yet"),
+        (&["-B", "udp"], "expected auto, ascii or binary"),
         (&["-U", "11211"], "UDP is not served"),
         (&["-o", "ext_path=/f:1g"], "--dry"),
         (&["-o", "nonsense"], "unknown option"),
