@@ -21,22 +21,45 @@ const EXPIRY_LIMIT: Duration = Duration::from_secs(5);
 // A pure Python client.
 #[test]
 fn pymemcache_works_unchanged() {
-    run_driver(&installed().join("venv/bin/python"), "pymemcache_driver.py");
+    run_driver(&python(), "pymemcache_driver.py", &[]);
 }
 
 // libmemcached under Python.
 #[test]
 fn pylibmc_works_unchanged() {
-    run_driver(&installed().join("venv/bin/python"), "pylibmc_driver.py");
+    run_driver(&python(), "pylibmc_driver.py", &["text"]);
+}
+
+// The same with `binary=True`.
+#[test]
+fn pylibmc_works_unchanged_in_binary() {
+    run_driver(&python(), "pylibmc_driver.py", &["binary"]);
+}
+
+// A Python client that speaks nothing but the binary protocol.
+#[test]
+fn bmemcached_works_unchanged() {
+    run_driver(&python(), "bmemcached_driver.py", &[]);
 }
 
 // The client of the Node world.
 #[test]
 fn node_memcached_works_unchanged() {
-    run_driver(Path::new("node"), "node_driver.js");
+    run_driver(Path::new("node"), "node_driver.js", &[]);
 }
 
-fn run_driver(interpreter: &Path, driver: &str) {
+// The Node client of Heroku and others, which speaks nothing but the binary protocol.
+#[test]
+fn memjs_works_unchanged() {
+    run_driver(Path::new("node"), "memjs_driver.js", &[]);
+}
+
+fn python() -> PathBuf {
+    installed().join("venv/bin/python")
+}
+
+/// Runs a driver against a server of its own; `arguments` follow its host and port.
+fn run_driver(interpreter: &Path, driver: &str, arguments: &[&str]) {
     let server = Server::tiercache(&["-m", "128"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("clients")
@@ -45,6 +68,7 @@ fn run_driver(interpreter: &Path, driver: &str) {
         .arg(script)
         .arg("127.0.0.1")
         .arg(server.address().port().to_string())
+        .args(arguments)
         .env("NODE_PATH", installed().join("node_modules"))
         .output()
         .unwrap_or_else(|error| {
@@ -85,8 +109,18 @@ fn installed() -> PathBuf {
 // The blocking client of the Rust world, over its text protocol.
 #[test]
 fn rust_memcache_works_unchanged() {
+    run_memcache("&protocol=ascii");
+}
+
+// The same as it is when nobody asks for text: it speaks the binary protocol.
+#[test]
+fn rust_memcache_works_unchanged_in_binary() {
+    run_memcache("");
+}
+
+fn run_memcache(options: &str) {
     let server = Server::tiercache(&["-m", "128"]);
-    let url = format!("memcache://{}?protocol=ascii&timeout=20", server.address());
+    let url = format!("memcache://{}?timeout=20{options}", server.address());
     let client = Client::connect(url).expect("the client connects");
     store_and_read(&client).expect("stores and reads work");
     count_and_change(&client).expect("arithmetic and changes work");
@@ -126,11 +160,11 @@ fn store_and_read(client: &Client) -> Result<(), MemcacheError> {
     assert_eq!(client.get::<String>("a")?, Some("one".into()));
     assert_eq!(client.get::<String>("nothing")?, None);
     client.add("b", "two", 0)?;
-    // This client does not tell NOT_STORED from STORED here; the value does.
-    client.add("b", "three", 0)?;
+    // In text this client does not tell NOT_STORED from STORED, in binary it is an error; the value tells.
+    let _ = client.add("b", "three", 0);
     assert_eq!(client.get::<String>("b")?, Some("two".into()));
     client.replace("b", "four", 0)?;
-    client.replace("nothing", "five", 0)?;
+    let _ = client.replace("nothing", "five", 0);
     assert_eq!(client.get::<String>("nothing")?, None);
     let all = client.gets::<String>(&["a", "b", "nothing"])?;
     assert_eq!(

@@ -1,19 +1,30 @@
-//! libmemcached's conformance suite for the text protocol.
+//! libmemcached's conformance suite for both protocols.
 
 use std::process::Command;
 
 use tiercache_integration::server::Server;
 
 /// Tests of `memccapable -a`; a new version of it may have more.
-const TESTS: usize = 27;
+const TEXT_TESTS: usize = 27;
+/// Tests of `memccapable -b`.
+const BINARY_TESTS: usize = 27;
 
 // All tests of the suite pass, and it really ran them.
 #[test]
 fn memccapable_passes_all_text_tests() {
+    check("-a", TEXT_TESTS);
+}
+
+#[test]
+fn memccapable_passes_all_binary_tests() {
+    check("-b", BINARY_TESTS);
+}
+
+fn check(protocol: &str, tests: usize) {
     let server = Server::tiercache(&[]);
     let output = Command::new("memccapable")
         .args([
-            "-a",
+            protocol,
             "-h",
             "127.0.0.1",
             "-p",
@@ -24,8 +35,8 @@ fn memccapable_passes_all_text_tests() {
     let text = String::from_utf8_lossy(&output.stdout);
     let passed = text.lines().filter(|line| line.ends_with("[pass]")).count();
     assert!(
-        passed == TESTS && output.status.success(),
-        "{passed} of {TESTS} passed\n{text}\n{}",
+        passed == tests && output.status.success(),
+        "{passed} of {tests} passed\n{text}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
