@@ -4,6 +4,7 @@ mod clients;
 mod differential;
 mod faults;
 mod kill_loop;
+mod memcached_tool;
 mod memccapable;
 mod memory;
 mod multiget;
