@@ -42,7 +42,7 @@ const MODERN: (u32, u32, u32) = (1, 6, 32);
 fn the_same_requests_give_the_same_bytes() {
     let memcached = Server::memcached(MEMCACHED_ARGUMENTS);
     let tiercache = Server::tiercache(&["-m", "1024"]);
-    compare::<Text>(&memcached, &tiercache);
+    compare::<Text>(&memcached, &tiercache, 1);
 }
 
 // The harness itself: a server does not differ from another one of its kind.
@@ -50,5 +50,5 @@ fn the_same_requests_give_the_same_bytes() {
 fn memcached_does_not_differ_from_itself() {
     let left = Server::memcached(MEMCACHED_ARGUMENTS);
     let right = Server::memcached(MEMCACHED_ARGUMENTS);
-    compare::<Text>(&left, &right);
+    compare::<Text>(&left, &right, 2);
 }

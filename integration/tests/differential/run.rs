@@ -27,7 +27,11 @@ const KINDS_MAX: usize = 40;
 const DIFFERENCES_MAX: u64 = 1000;
 
 /// Sends random requests to both servers until enough of them were compared.
-pub fn compare<S: Syntax>(left: &Server, right: &Server) {
+///
+/// On a busy machine memcached breaks off a connection without a word once in some 40,000 binary requests, beside
+/// itself too. Such an epoch is played again as one that took too long is: what has a reason shows again.
+/// `memcacheds` of the servers, counted from the left, may do so.
+pub fn compare<S: Syntax>(left: &Server, right: &Server, memcacheds: usize) {
     let seed = seed();
     let commands = number_from_env("TIERCACHE_TEST_COMMANDS", 20_000);
     let modern = left.version() >= MODERN;
@@ -65,12 +69,10 @@ pub fn compare<S: Syntax>(left: &Server, right: &Server) {
             };
             run.endpoints.iter_mut().for_each(Endpoint::reset);
             // Slow, and so perhaps only an item that expired on one side first.
-            if started.elapsed() > EPOCH_TIME_MAX && attempt < EPOCH_TRIES_MAX {
-                println!(
-                    "epoch {epoch} took {:?}, played again: {}",
-                    started.elapsed(),
-                    difference.kind
-                );
+            let chance = started.elapsed() > EPOCH_TIME_MAX
+                || difference.broken_off.is_some_and(|side| side < memcacheds);
+            if chance && attempt < EPOCH_TRIES_MAX {
+                println!("epoch {epoch} is played again: {}", difference.kind);
                 continue;
             }
             count += 1;
@@ -98,6 +100,8 @@ struct Difference {
     /// What differences of one cause have in common.
     kind: String,
     text: String,
+    /// The side that closed the connection where the other one had more to say.
+    broken_off: Option<usize>,
 }
 
 struct Run<'a, S: Syntax> {
@@ -254,7 +258,15 @@ impl<S: Syntax> Run<'_, S> {
             ),
             _ => String::from("pipeline"),
         };
+        let broken_off = (0..2).find(|&side| {
+            let (answer, other) = (&answers[side], &answers[1 - side]);
+            answer.end == End::Closed
+                && other.end != End::Silent
+                && other.replies.len() >= answer.replies.len()
+                && (other.end == End::Open || other.replies.len() > answer.replies.len())
+        });
         Err(Difference {
+            broken_off,
             kind: format!(
                 "{label}: {} / {}",
                 coverage::kind::<S>(left),
