@@ -23,7 +23,7 @@ pub enum Class {
     Expiring,
     /// Values that are marked stale and renewed by the client that wins the token.
     Leased,
-    /// Chains of records, for `append`.
+    /// Chains of records, for `append` or `prepend`.
     Chain,
 }
 
@@ -41,6 +41,11 @@ pub fn class(key: usize) -> Class {
 /// Whether a counter is decremented; the others are incremented.
 pub fn counts_down(key: usize) -> bool {
     key.is_multiple_of(16)
+}
+
+/// Whether a chain grows at its beginning; the others grow at their end.
+pub fn grows_at_its_beginning(key: usize) -> bool {
+    key % 4 == 3
 }
 
 /// The key as clients send it.
@@ -64,13 +69,17 @@ pub fn fresh_value(key: usize, serial: u64, random: &mut Random) -> (u64, Vec<u8
     (serial, value::record(name(key).as_bytes(), serial, length))
 }
 
-/// The ids that a value is made of.
+/// The ids that a value is made of, oldest first.
 ///
 /// # Errors
 /// Says what is wrong when it is no value of this key.
 pub fn ids(key: usize, bytes: &[u8]) -> Result<Vec<u64>, String> {
     if class(key) != Class::Counter {
-        return value::ids(name(key).as_bytes(), bytes);
+        let mut ids = value::ids(name(key).as_bytes(), bytes)?;
+        if grows_at_its_beginning(key) {
+            ids.reverse();
+        }
+        return Ok(ids);
     }
     // A counter that lost a digit keeps a space in its place.
     let number = std::str::from_utf8(bytes)

@@ -9,7 +9,10 @@ use tiercache_integration::client::{Client, parse_value_line};
 use tiercache_integration::history::{Event, Record};
 use tiercache_integration::random::Random;
 
-use super::keys::{CONTENDED_KEYS, Class, KEYS, STALE, class, counts_down, fresh_value, ids, name};
+use super::keys::{
+    CONTENDED_KEYS, Class, KEYS, STALE, class, counts_down, fresh_value, grows_at_its_beginning,
+    ids, name,
+};
 
 /// Records per value after which it is set anew.
 const RECORDS_MAX: usize = 4;
@@ -299,12 +302,18 @@ impl Worker {
             .map(drop)
     }
 
+    /// `append` or `prepend`, where the value is not too long for it.
     fn append(&mut self, key: usize) -> io::Result<()> {
+        let verb = if grows_at_its_beginning(key) {
+            "prepend"
+        } else {
+            "append"
+        };
         match self.read(key)? {
             Some(found) if found.records < RECORDS_MAX => {
                 let (id, bytes) = fresh_value(key, self.shared.serial(), &mut self.random);
                 let mut request =
-                    format!("append {} 0 0 {}\r\n", name(key), bytes.len()).into_bytes();
+                    format!("{verb} {} 0 0 {}\r\n", name(key), bytes.len()).into_bytes();
                 request.extend_from_slice(&bytes);
                 request.extend_from_slice(b"\r\n");
                 self.write(key, Event::Append { id }, &request, b"STORED")
