@@ -18,6 +18,14 @@ fn stride() -> usize {
     number("TIERCACHE_TEST_STRIDE", STRIDE) as usize
 }
 
+/// So large that nothing is reclaimed: what is missing is missing because of the rot.
+fn roomy(folder: &Path) -> DryConfig {
+    DryConfig {
+        size: ByteSize::mib(8),
+        ..small(folder, Durability::Process)
+    }
+}
+
 /// The files of a folder.
 fn image(folder: &Path) -> Image {
     let files = folder.read_dir().unwrap().map(|entry| entry.unwrap());
@@ -35,7 +43,7 @@ fn image(folder: &Path) -> Image {
 /// A folder whose process died, with kills in the journal and in `.dead` files, and what its keys are.
 fn life() -> (Image, Vec<Option<u64>>) {
     let dir = folder();
-    let config = small(dir.path(), Durability::Process);
+    let config = roomy(dir.path());
     let mut truth = vec![None; KEYS];
     let mut random = Random(77);
     let mut version = 0;
@@ -64,14 +72,7 @@ fn life() -> (Image, Vec<Option<u64>>) {
 fn hits(image: &Image, truth: &[Option<u64>], what: &str) -> Option<usize> {
     let dir = folder();
     write_image(image, dir.path());
-    let tier = Tier::over(
-        open(
-            &small(dir.path(), Durability::Process),
-            boot(),
-            Device::default(),
-        ),
-        false,
-    );
+    let tier = Tier::over(open(&roomy(dir.path()), boot(), Device::default()), false);
     let mut hits = 0;
     for (key, truth) in truth.iter().enumerate() {
         let version = tier.version_of(key);
