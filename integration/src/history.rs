@@ -153,6 +153,8 @@ struct KeyHistory {
     /// Operations whose exptimes were looked at.
     lives_checked: usize,
     won: HashSet<u64>,
+    /// Where the unanswered writes are.
+    unanswered: HashMap<u64, usize>,
     fresh_count: u64,
     broken: Option<String>,
 }
@@ -232,10 +234,22 @@ impl KeyHistory {
     }
 
     fn write(&mut self, id: u64, start: u64, finish: Option<u64>) {
-        self.operations.push(match finish {
+        let operation = match finish {
             Some(finish) => Operation::write(id, start, finish),
             None => Operation::unanswered_write(id, start),
-        });
+        };
+        // A step that is tried again was seen not to have happened: the first try did nothing.
+        match self.unanswered.remove(&id) {
+            Some(first_try) => self.operations[first_try] = operation,
+            None => self.operations.push(operation),
+        }
+        if finish.is_none() {
+            let place = self
+                .operations
+                .iter()
+                .rposition(|other| *other == operation);
+            self.unanswered.extend(place.map(|place| (id, place)));
+        }
     }
 
     /// Notes that record `after` was seen behind record `before`.
@@ -405,6 +419,29 @@ mod tests {
             (hit(&[1, 3]), 6, Some(7)),
         ];
         assert_eq!(history(&stale).len(), 1);
+    }
+
+    // A mark that was not answered and then made again was made once.
+    #[test]
+    fn a_step_may_be_tried_again() {
+        let mark = || Event::Store {
+            id: 2,
+            replaced: Some(1),
+        };
+        let again = [
+            (store(1), 0, Some(1)),
+            (mark(), 2, None),
+            (hit(&[1]), 4, Some(5)),
+            (mark(), 6, Some(7)),
+            (hit(&[2]), 8, Some(9)),
+        ];
+        assert_eq!(history(&again), [""; 0]);
+        let twice = [
+            (store(1), 0, Some(1)),
+            (mark(), 2, Some(3)),
+            (mark(), 6, Some(7)),
+        ];
+        assert_eq!(history(&twice).len(), 1);
     }
 
     // The same number given twice is a lost update; an unanswered step explains one unknown number, not two.
