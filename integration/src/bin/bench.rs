@@ -11,14 +11,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tiercache_integration::process;
 use tiercache_integration::server::{Server, find_on_path, memcached_binary, tiercache_binary};
-use tiercache_integration::workload::{ITEMS, ITEMS_COUNT, Workload, store_items};
+use tiercache_integration::workload::{ITEMS, ITEMS_COUNT, Protocol, Workload, store_items};
 
-const USAGE: &str = "usage: bench [--rounds N] [--operations N] [--items N] [--instructions] [--syscalls] [--server NAME=BINARY]...
+const USAGE: &str = "usage: bench [--rounds N] [--operations N] [--items N] [--instructions] [--syscalls] [--binary] [--server NAME=BINARY]...
   --rounds        rounds of A B A B, default 5
   --operations    operations per round and workload, default 300000
   --items         items of the memory figure, default 1000000; 0 leaves it out
   --instructions  also count instructions per operation (valgrind)
   --syscalls      also count recv and send calls per operation (strace)
+  --binary        speak the binary protocol instead of text
   --server        another binary with memcached's flags to compare";
 
 /// Operations of the two runs whose difference gives counts per operation, free of start-up.
@@ -34,6 +35,7 @@ struct Options {
     items: u64,
     instructions: bool,
     syscalls: bool,
+    protocol: Protocol,
     servers: Vec<(String, PathBuf)>,
 }
 
@@ -58,7 +60,12 @@ fn main() -> ExitCode {
             row(
                 &options,
                 &format!("user instructions, {}", workload.name()),
-                |binary| format!("{:.0}", counted(binary, workload, &instructions)),
+                |binary| {
+                    format!(
+                        "{:.0}",
+                        counted(binary, workload, options.protocol, &instructions)
+                    )
+                },
             );
         }
     }
@@ -67,7 +74,12 @@ fn main() -> ExitCode {
             row(
                 &options,
                 &format!("recv + send calls, {}", workload.name()),
-                |binary| format!("{:.3}", counted(binary, workload, &transfer_calls)),
+                |binary| {
+                    format!(
+                        "{:.3}",
+                        counted(binary, workload, options.protocol, &transfer_calls)
+                    )
+                },
             );
         }
     }
@@ -87,6 +99,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         items: 1_000_000,
         instructions: false,
         syscalls: false,
+        protocol: Protocol::Text,
         servers: Vec::new(),
     };
     let mut added = Vec::new();
@@ -102,6 +115,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--items" => options.items = number()?,
             "--instructions" => options.instructions = true,
             "--syscalls" => options.syscalls = true,
+            "--binary" => options.protocol = Protocol::Binary,
             "--server" => {
                 let text = words.next().unwrap_or_default();
                 let (name, path) = text.split_once('=').ok_or("--server needs NAME=BINARY")?;
@@ -138,7 +152,7 @@ fn cpu(options: &Options) {
             for (workload, samples) in Workload::ALL.iter().zip(&mut samples) {
                 let before = process::cpu_time(server.pid());
                 let done = workload
-                    .run(server.address(), options.operations)
+                    .run(options.protocol, server.address(), options.operations)
                     .expect("the server answers the workload");
                 let spent = process::cpu_time(server.pid()) - before;
                 samples[index].push(spent.as_nanos() as f64 / done as f64 / 1000.0);
@@ -174,18 +188,23 @@ fn loaded(wrapper: &[&str], binary: &Path, arguments: &[&str]) -> Server {
     server
 }
 
+/// Counts the events of a run of so many operations, and how many it did.
+type Count = dyn Fn(&Path, Workload, Protocol, u64) -> (u64, u64);
+
 /// Events per operation: the difference between a long and a short run.
-fn counted(
-    binary: &Path,
-    workload: Workload,
-    count: &dyn Fn(&Path, Workload, u64) -> (u64, u64),
-) -> f64 {
-    let [short, long] = COUNTED_OPERATIONS.map(|operations| count(binary, workload, operations));
+fn counted(binary: &Path, workload: Workload, protocol: Protocol, count: &Count) -> f64 {
+    let [short, long] =
+        COUNTED_OPERATIONS.map(|operations| count(binary, workload, protocol, operations));
     (long.0 as f64 - short.0 as f64) / (long.1 - short.1) as f64
 }
 
 /// User instructions of a whole run, and its operations.
-fn instructions(binary: &Path, workload: Workload, operations: u64) -> (u64, u64) {
+fn instructions(
+    binary: &Path,
+    workload: Workload,
+    protocol: Protocol,
+    operations: u64,
+) -> (u64, u64) {
     // valgrind lets a program set its limit of open files only to what it was: memcached sets it to -c, tiercache
     // wants some beside the connections.
     let wrapper = [
@@ -199,7 +218,7 @@ fn instructions(binary: &Path, workload: Workload, operations: u64) -> (u64, u64
     let connections = if named_memcached { "1024" } else { "512" };
     let mut server = loaded(&wrapper, binary, &["-c", connections]);
     let done = workload
-        .run(server.address(), operations)
+        .run(protocol, server.address(), operations)
         .expect("the server answers the workload");
     server.terminate(STOP_LIMIT);
     let log = server.log();
@@ -219,7 +238,12 @@ fn instructions(binary: &Path, workload: Workload, operations: u64) -> (u64, u64
 }
 
 /// Calls that move bytes through sockets in a whole run, and its operations.
-fn transfer_calls(binary: &Path, workload: Workload, operations: u64) -> (u64, u64) {
+fn transfer_calls(
+    binary: &Path,
+    workload: Workload,
+    protocol: Protocol,
+    operations: u64,
+) -> (u64, u64) {
     const CALLS: &str = "read,readv,recvfrom,recvmsg,recvmmsg,write,writev,sendto,sendmsg,sendmmsg";
     let folder = TempDir::new().expect("a temporary folder can be made");
     let summary = folder.path().join("calls");
@@ -231,7 +255,7 @@ fn transfer_calls(binary: &Path, workload: Workload, operations: u64) -> (u64, u
         &[],
     );
     let done = workload
-        .run(server.address(), operations)
+        .run(protocol, server.address(), operations)
         .expect("the server answers the workload");
     server.terminate(STOP_LIMIT);
     let text = fs::read_to_string(&summary).expect("strace wrote its summary");
