@@ -1,15 +1,16 @@
 //! Builds the parts bottom-up, runs them, and takes them down in the opposite order.
 //!
 //! ```text
-//!   bind ─▶ clock ─▶ dry ─▶ tracking hooks ─▶ cache (recovers) ─▶ command ─▶ server listens
-//!                                                                                │ stop
-//!   exit ◀─ dry closes clean ◀─ tracking ◀─ drain to dry ◀─ cache stops ◀─ server stops
+//!   secrets ─▶ bind ─▶ clock ─▶ dry ─▶ tracking hooks ─▶ cache (recovers) ─▶ command ─▶ server listens
+//!                                                                                              │ stop
+//!                 exit ◀─ dry closes clean ◀─ tracking ◀─ drain to dry ◀─ cache stops ◀─ server stops
 //! ```
 
 pub mod background;
 mod banner;
 mod process;
 mod progress;
+mod secrets;
 mod settings;
 mod tracking;
 
@@ -27,12 +28,13 @@ use crate::config::Config;
 use crate::dry::{Close, Dry};
 use crate::metrics::Metrics;
 use crate::server::{Listeners, Server, write_port_file};
-use crate::shutdown::Signals;
+use crate::shutdown::{Signals, Woken};
 use crate::tier::{Cache, Copies};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Care, Pools, UpstreamConfig};
 use crate::watch::{Kinds, Watch};
 use progress::Progress;
+use secrets::Secrets;
 use tracking::Follower;
 
 /// Names the file that receives the ports, as memcached's tests expect it.
@@ -44,6 +46,9 @@ const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 /// What kept the server from starting, or from closing the dry tier cleanly.
 pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut notices = notices.to_vec();
+    // Before -u: root's files stay root's.
+    let secrets = Secrets::open(config)?;
+    notices.extend(secrets.notice());
     // Before any thread exists: identity and limits are per thread until then.
     notices.extend(process::prepare(
         &config.process,
@@ -56,7 +61,7 @@ pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow:
     if signals.stop.is_cancelled() {
         return parts.close(config, Stop::Now);
     }
-    let shared = parts.shared(config);
+    let shared = parts.shared(config, &secrets);
     let server = Server::start(&config.server, listeners, &shared)?;
     if let Some(path) = std::env::var_os(PORT_FILE_VARIABLE) {
         write_port_file(Path::new(&path), &places).context("write the file of ports")?;
@@ -69,7 +74,7 @@ pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow:
         .transpose()?;
     banner::print(config, &places, &parts, &notices);
     ready();
-    let how = parts.wait_for_stop(&signals, &shared.control);
+    let how = parts.wait_for_stop(&signals, &shared.control, &secrets);
     tracing::info!(?how, "stopping");
     server.stop();
     drop(shared);
@@ -130,7 +135,7 @@ impl Parts {
         })
     }
 
-    fn shared(&self, config: &Config) -> Arc<Shared> {
+    fn shared(&self, config: &Config, secrets: &Secrets) -> Arc<Shared> {
         let watch = Arc::new(Watch::new(config.commands.watch_buffer.as_usize()));
         watch.switch(Kinds::PREFIXES, config.commands.prefix_delimiter.is_some());
         self.cache.set_watch(Arc::clone(&watch));
@@ -149,6 +154,7 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
+            users: secrets.users.clone(),
             control,
             detail: Detail::new(settings::delimiter(config)),
             watch,
@@ -157,7 +163,7 @@ impl Parts {
     }
 
     /// Blocks until a signal or a command asks for a stop.
-    fn wait_for_stop(&self, signals: &Signals, control: &Control) -> Stop {
+    fn wait_for_stop(&self, signals: &Signals, control: &Control, secrets: &Secrets) -> Stop {
         let mut next_totals = Instant::now();
         loop {
             let (signalled, commanded) = (signals.stop.is_cancelled(), control.stop.is_cancelled());
@@ -176,7 +182,9 @@ impl Parts {
                 follower.totals(&self.cache, &self.metrics, &self.clock);
                 next_totals = Instant::now() + tracking::TOTALS_INTERVAL;
             }
-            signals.wait(&control.stop, Duration::from_secs(1));
+            if signals.wait(&control.stop, Duration::from_secs(1)) == Woken::Reload {
+                secrets.reload();
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{
-    Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tracking,
+    Auth, Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tracking,
 };
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
@@ -243,6 +243,9 @@ pub struct Flags {
     /// Refuse the command watch
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
+    /// Clients authenticate as a user of this file, with lines user:password
+    #[arg(short = 'Y', long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
     /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS,
     /// watcher_logbuf_size=KIB
     #[arg(short = 'o', long, value_name = "LIST")]
@@ -390,6 +393,9 @@ impl Flags {
                 lock_memory: on(self.lock_memory),
                 core_dumps: on(self.enable_coredumps),
                 ..Server::default()
+            },
+            auth: Auth {
+                file: self.auth_file.clone(),
             },
             ..Layer::default()
         };

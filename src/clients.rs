@@ -35,6 +35,8 @@ impl fmt::Display for Peer {
 pub enum Doing {
     /// Waiting for connections: a listener.
     Listening,
+    /// Not encrypted or not authenticated yet.
+    Entering,
     /// Nothing until its client sends.
     Receiving,
     /// Answering.
@@ -46,8 +48,9 @@ pub enum Doing {
 }
 
 impl Doing {
-    const ALL: [Doing; 5] = [
+    const ALL: [Doing; 6] = [
         Doing::Listening,
+        Doing::Entering,
         Doing::Receiving,
         Doing::Working,
         Doing::Sending,
@@ -58,7 +61,7 @@ impl Doing {
     pub fn name(self) -> &'static str {
         match self {
             Doing::Listening => "conn_listening",
-            Doing::Receiving => "conn_read",
+            Doing::Entering | Doing::Receiving => "conn_read",
             Doing::Working => "conn_parse_cmd",
             Doing::Sending => "conn_mwrite",
             Doing::Watching => "conn_watch",

@@ -20,6 +20,7 @@ pub use machine::Machine;
 pub use resolve::ConfigError;
 pub use source::{FileError, load};
 
+use crate::auth::AuthConfig;
 use crate::dry::DryConfig;
 use crate::server::ServerConfig;
 use crate::tier::TierConfig;
@@ -43,6 +44,8 @@ pub struct Config {
     pub upstream: Option<UpstreamConfig>,
     /// Records about dried items.
     pub tracking: TrackingConfig,
+    /// Who may use the cache; everybody if this is none.
+    pub auth: Option<AuthConfig>,
     /// Which commands clients may use.
     pub commands: Commands,
     /// The process itself.

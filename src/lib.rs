@@ -21,6 +21,7 @@ pub mod ram;
 pub mod tracking;
 pub mod upstream;
 
+pub mod auth;
 pub mod clients;
 pub mod clock;
 pub mod entry;

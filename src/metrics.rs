@@ -127,6 +127,10 @@ counters! {
         store_no_memory,
         /// Stores that waited for room.
         store_waits,
+        /// Users and passwords that clients gave.
+        auth_cmds,
+        /// Of these, the wrong ones.
+        auth_errors,
         /// Bytes received.
         bytes_read,
         /// Bytes sent.
@@ -199,6 +203,8 @@ pub struct ServerCounters {
     pub rejected_connections: AtomicU64,
     /// Connections closed because they were idle.
     pub idle_kicks: AtomicU64,
+    /// Connections closed because they were not encrypted or authenticated in time.
+    pub entry_kicks: AtomicU64,
     /// Connections closed because half a request was stalled for the longest time.
     pub stalled_kicks: AtomicU64,
     /// Connections closed because the client did not read its answers.

@@ -1,10 +1,12 @@
 //! Signals: the first one that asks for a stop is obeyed in order, the second one at once.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a stop that was cut short: what RAM held is lost, as in a crash.
@@ -15,6 +17,8 @@ const EXIT_NOT_CLEAN: i32 = 1;
 pub struct Signals {
     /// Cancelled by the first SIGTERM, SIGINT or SIGUSR1.
     pub stop: CancellationToken,
+    /// Notified by SIGHUP.
+    hung_up: Arc<Notify>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -27,6 +31,8 @@ impl Signals {
     pub fn watch() -> io::Result<Signals> {
         let stop = CancellationToken::new();
         let watched = stop.clone();
+        let hung_up = Arc::new(Notify::new());
+        let hang_up = Arc::clone(&hung_up);
         let (installed, outcome) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("signals".to_owned())
@@ -44,26 +50,41 @@ impl Signals {
                 match handlers {
                     Ok((runtime, handlers)) => {
                         let _ = installed.send(Ok(()));
-                        runtime.block_on(handlers.obey(watched));
+                        runtime.block_on(handlers.obey(watched, &hang_up));
                     }
                     Err(error) => drop(installed.send(Err(error))),
                 }
             })?;
         outcome.recv().map_err(io::Error::other)??;
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        Ok(Signals { stop, runtime })
+        Ok(Signals {
+            stop,
+            hung_up,
+            runtime,
+        })
     }
 
-    /// Blocks until a signal or `other` asks for a stop, or `timeout` has passed.
-    pub fn wait(&self, other: &CancellationToken, timeout: Duration) {
+    /// Blocks until a signal or `other` asks for a stop, SIGHUP asks to read files again, or
+    /// `timeout` has passed.
+    pub fn wait(&self, other: &CancellationToken, timeout: Duration) -> Woken {
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = other.cancelled() => {}
-                () = tokio::time::sleep(timeout) => {}
+                () = self.stop.cancelled() => Woken::Look,
+                () = other.cancelled() => Woken::Look,
+                () = self.hung_up.notified() => Woken::Reload,
+                () = tokio::time::sleep(timeout) => Woken::Look,
             }
-        });
+        })
     }
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Time has passed, or a stop was asked for.
+    Look,
+    /// SIGHUP: files are to be read again.
+    Reload,
 }
 
 struct Handlers {
@@ -84,15 +105,14 @@ impl Handlers {
         })
     }
 
-    async fn obey(mut self, stop: CancellationToken) {
+    async fn obey(mut self, stop: CancellationToken, hung_up: &Notify) {
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.user.recv() => "SIGUSR1",
                 _ = self.hang_up.recv() => {
-                    // What can be read again without a restart (certificates, users) is not built yet.
-                    tracing::info!("SIGHUP: nothing to reload");
+                    hung_up.notify_one();
                     continue;
                 }
             };

@@ -73,6 +73,16 @@ rejects! {
     InvalidInitial = "CLIENT_ERROR invalid numeric initial value";
     /// The number of flag `D` is none.
     InvalidDeltaFlag = "CLIENT_ERROR invalid numeric delta value";
+    /// A command before the authentication that the server wants.
+    Unauthenticated = "CLIENT_ERROR unauthenticated";
+    /// More than [`AUTH_TOKEN_MAX`](crate::limits::AUTH_TOKEN_MAX) bytes of user and password.
+    TokenTooLong = "CLIENT_ERROR auth token too long";
+    /// User and password are not followed by `\r\n`.
+    LineTermination = "CLIENT_ERROR bad command line termination";
+    /// No space between user and password.
+    TokenFormat = "CLIENT_ERROR bad authentication token format";
+    /// There is no such user with this password.
+    AuthenticationFailure = "CLIENT_ERROR authentication failure";
 }
 
 impl fmt::Display for Reject {

@@ -31,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod error;
 pub mod exptime;
 pub mod key;

@@ -38,3 +38,7 @@ pub const SASL_TOKEN_MAX: usize = 4 * 1024;
 
 /// Longest line of a reply, in bytes without its `\n`, that the reply decoder accepts.
 pub const REPLY_LINE_MAX: usize = 8 * 1024;
+
+/// Longest `user password` that an authentication may have, in bytes. memcached takes 16 KiB; little
+/// shall be held for a client that is not known yet.
+pub const AUTH_TOKEN_MAX: usize = 1024;

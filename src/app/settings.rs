@@ -36,6 +36,7 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         dry,
         upstream: _,
         tracking,
+        auth,
         commands,
         process,
     } = config;
@@ -106,7 +107,11 @@ fn rows(config: &Config) -> Vec<(String, String)> {
             .to_owned(),
         ),
         row("auth_enabled_sasl", word(false)),
-        row("auth_enabled_ascii", word(false)),
+        row(
+            "auth_enabled_ascii",
+            auth.as_ref()
+                .map_or_else(|| word(false), |auth| auth.file.display().to_string()),
+        ),
         row("item_size_max", tier.item_size_max.0.to_string()),
         row(
             "maxconns_fast",

@@ -10,8 +10,6 @@ pub struct UnbuiltFlags {
     enable_ssl: bool,
     #[arg(short = 'S', long, hide = true)]
     enable_sasl: bool,
-    #[arg(short = 'Y', long, hide = true)]
-    auth_file: Option<String>,
     #[arg(short = 'e', long, hide = true)]
     memory_file: Option<String>,
     #[arg(short = 'N', long, hide = true)]
@@ -42,11 +40,6 @@ impl UnbuiltFlags {
                 "encrypted connections: not built yet",
             ),
             (self.enable_sasl, "-S", "SASL authentication: not built yet"),
-            (
-                self.auth_file.is_some(),
-                "-Y",
-                "authentication: not built yet",
-            ),
             (
                 self.memory_file.is_some(),
                 "-e",

@@ -35,6 +35,7 @@ pub use pool::Upstream;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 pub use strict::Strict;
 
+use crate::auth::Users;
 use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub clock: Arc<Clock>,
     /// What the command line and the configuration say about commands.
     pub settings: Settings,
+    /// Who may use the cache; everybody if this is none.
+    pub users: Option<Arc<Users>>,
     /// How a command stops the server.
     pub control: Control,
     /// Counts by key prefix.

@@ -191,8 +191,14 @@ section! {
         core_dumps: bool,
         /// Encryption.
         tls: NotBuilt,
-        /// Users and passwords.
-        auth: NotBuilt,
+    }
+}
+
+section! {
+    /// Users and passwords.
+    Auth {
+        /// File of lines `user:password`; `-Y`.
+        file: PathBuf,
     }
 }
 
@@ -251,6 +257,8 @@ pub struct Layer {
     pub server: Server,
     /// Upstream memcached servers.
     pub memcached: Memcached,
+    /// Users and passwords.
+    pub auth: Auth,
     #[serde(skip_serializing)]
     pub(crate) admin: Admin,
     // Sections of the design that are refused by name instead of as unknown ones.
@@ -268,7 +276,7 @@ pub struct Layer {
 
 impl Layer {
     /// The sections and the names of their options.
-    pub const SECTIONS: [(&str, &[&str]); 8] = [
+    pub const SECTIONS: [(&str, &[&str]); 9] = [
         ("memory", Memory::KEYS),
         ("hot", Hot::KEYS),
         ("cold", Cold::KEYS),
@@ -276,15 +284,15 @@ impl Layer {
         ("tracking", Tracking::KEYS),
         ("server", Server::KEYS),
         ("memcached", Memcached::KEYS),
+        ("auth", Auth::KEYS),
         ("admin", Admin::KEYS),
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 6] = [
+    pub const NOT_BUILT: [&str; 5] = [
         "dry.spool",
         "tracking.url",
         "server.tls",
-        "server.auth",
         "admin.listen",
         "admin.token",
     ];
@@ -300,6 +308,7 @@ impl Layer {
             tracking: self.tracking.over(lower.tracking),
             server: self.server.over(lower.server),
             memcached: self.memcached.over(lower.memcached),
+            auth: self.auth.over(lower.auth),
             ..Layer::default()
         }
     }

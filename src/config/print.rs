@@ -1,7 +1,7 @@
 //! A configuration as a file, every option spelled out.
 
 use crate::config::layer::{
-    Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tracking,
+    Auth, Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tracking,
 };
 use crate::config::{Config, pools};
 use crate::server::config::BeyondLimit;
@@ -15,6 +15,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
         dry,
         upstream,
         tracking,
+        auth,
         commands,
         process,
     } = config;
@@ -103,7 +104,9 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             lock_memory: Some(process.lock_memory),
             core_dumps: Some(process.core_dumps),
             tls: None,
-            auth: None,
+        },
+        auth: Auth {
+            file: auth.as_ref().map(|auth| auth.file.clone()),
         },
         memcached: upstream.as_ref().map(pools::to_layer).unwrap_or_default(),
         ..Layer::default()

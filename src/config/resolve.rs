@@ -1,7 +1,8 @@
 //! From written options to a configuration: defaults, sizes that depend on each other, checks.
 
+use crate::auth::AuthConfig;
 use crate::command::Strict;
-use crate::config::layer::{self, Layer, Octal};
+use crate::config::layer::{self, Layer, Octal, Protocol};
 use crate::config::pools::{self, Ram};
 use crate::config::{Commands, Config, Machine, Process};
 use crate::dry::DryConfig;
@@ -58,10 +59,14 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         dry,
         tracking,
         server,
+        auth,
         ..
     } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, ram, machine)?;
-    let server = harden(server);
+    let mut server = harden(server);
+    if auth.file.is_some() {
+        server.protocol = Some(text_protocol(server.protocol)?);
+    }
     let commands = commands(&server)?;
     let process = process(&server)?;
     Ok(Config {
@@ -70,6 +75,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         upstream,
         tracking: tracking_config(tracking),
         tier,
+        auth: auth.file.map(|file| AuthConfig { file }),
         commands,
         process,
     })
@@ -241,6 +247,17 @@ fn harden(server: layer::Server) -> layer::Server {
         watch: Some(false),
         ..layer::Server::default()
     })
+}
+
+/// What can be spoken where clients authenticate: text, as in memcached.
+fn text_protocol(protocol: Option<Protocol>) -> Result<Protocol, ConfigError> {
+    match protocol {
+        None | Some(Protocol::Auto | Protocol::Ascii) => Ok(Protocol::Ascii),
+        Some(Protocol::Binary) => refuse(
+            "server.protocol",
+            "only text can be spoken where clients authenticate (auth.file, -Y)",
+        ),
+    }
 }
 
 fn server_config(

@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use tiercache_protocol::{Decoded, Decoder, Request};
@@ -70,10 +71,10 @@ fn log(place: &Place, write: impl FnOnce()) {
     }
 }
 
-struct Connection<S> {
-    stream: S,
-    worker: Rc<Worker>,
-    client: Rc<Client>,
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Rc<Client>,
     /// Replies that are not sent yet; lent by the worker for one turn.
     answers: Vec<u8>,
     /// Answers among them that come later, if the server answers from pools.
@@ -82,24 +83,33 @@ struct Connection<S> {
 
 /// Whether the connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     Goon,
     End,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> io::Result<()> {
-        let site = &self.worker.site;
+        let site = Arc::clone(&self.worker.site);
         let mut decoder =
             Decoder::with_item_size_max(site.config.item_size_max).speaking(site.config.syntax);
         let mut input = Input::default();
         let mut holding = false;
+        if let Some(users) = &site.shared.users
+            && self.authenticate(users, &mut input).await? == After::End
+        {
+            return Ok(());
+        }
+        // What came behind an authentication is served before more is asked for.
+        let mut received = input.unconsumed().len();
         loop {
-            let received = self.receive(&mut input).await?;
+            if received == 0 {
+                received = self.receive(&mut input).await?;
+            }
             if received == 0 {
                 return Ok(());
             }
-            self.begin(received);
+            self.begin(std::mem::take(&mut received));
             let (after, total) = self.turn(&mut decoder, &mut input).await?;
             if !self.answers.is_empty() || self.has_holes() {
                 self.send().await?;

@@ -34,6 +34,14 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// An input that begins with bytes received before.
+    pub(super) fn holding(bytes: Vec<u8>) -> Input {
+        Input {
+            bytes,
+            ..Input::default()
+        }
+    }
+
     /// What is not consumed.
     #[inline]
     pub(super) fn unconsumed(&self) -> &[u8] {

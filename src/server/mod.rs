@@ -14,6 +14,7 @@
 
 mod acceptor;
 mod address;
+mod auth;
 mod buffers;
 pub mod config;
 mod connection;
@@ -40,6 +41,10 @@ use worker::{Message, Site};
 /// Connections handed to a worker that it has not looked at yet. Beyond it the acceptor waits, and
 /// further clients wait in the kernel's queue.
 const HANDOVER_QUEUE: usize = 256;
+
+/// How long after it was accepted a connection may not be encrypted or authenticated yet, in
+/// seconds.
+const ENTRY_SECONDS_MAX: u32 = 5;
 
 /// How long a stop waits for connections that are in the midst of an answer, in seconds.
 const STOP_GRACE_SECONDS: u32 = 3;

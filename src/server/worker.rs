@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::{Notify, mpsc};
@@ -22,7 +23,7 @@ use super::config::ServerConfig;
 use super::connection;
 use super::gate::{Gate, Ticket};
 use super::held::Held;
-use super::{HANDOVER_QUEUE, STOP_GRACE_SECONDS};
+use super::{ENTRY_SECONDS_MAX, HANDOVER_QUEUE, STOP_GRACE_SECONDS};
 use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
 use crate::watch::{Event, Kinds};
@@ -249,6 +250,12 @@ impl Worker {
         TokioContext::new(waiting, self.site.timers.clone()).await;
     }
 
+    /// Waits for some time.
+    pub(super) async fn pause(&self, time: Duration) {
+        let pause = async { tokio::time::sleep(time).await };
+        TokioContext::new(pause, self.site.timers.clone()).await;
+    }
+
     /// Closes connections that are idle or stalled for too long.
     fn tick(&self) {
         self.second.set(self.site.shared.clients.second());
@@ -277,6 +284,10 @@ impl Worker {
                     client.ends.set("request_timeout");
                     &counters.stalled_kicks
                 }
+                Doing::Entering if seconds > ENTRY_SECONDS_MAX => {
+                    client.ends.set("entry_timeout");
+                    &counters.entry_kicks
+                }
                 Doing::Sending if seconds > UNREAD_SECONDS_MAX => &counters.unread_kicks,
                 _ => continue,
             };
@@ -288,7 +299,10 @@ impl Worker {
     fn stop(&self) {
         self.stopping.set(true);
         for client in self.clients.borrow().values() {
-            if matches!(client.facts.doing(), Doing::Receiving | Doing::Watching) {
+            if matches!(
+                client.facts.doing(),
+                Doing::Entering | Doing::Receiving | Doing::Watching
+            ) {
                 client.ends.set("shutdown");
                 client.close();
             }

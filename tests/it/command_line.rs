@@ -31,7 +31,7 @@ fn nothing_is_ignored_in_silence() {
     for (arguments, reason) in [
         (&["-Z"][..], "-Z: encrypted connections"),
         (&["-S"], "-S: SASL authentication"),
-        (&["-Y", "f"], "-Y: authentication"),
+        (&["-Y", "f", "-B", "binary"], "only text"),
         (&["-e", "f"], "-e: items are not kept"),
         (&["-N", "1"], "-N: "),
         (&["-B", "udp"], "expected auto, ascii or binary"),

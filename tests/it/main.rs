@@ -1,6 +1,7 @@
 //! Tests without outside services.
 
 mod attack;
+mod auth;
 mod command_line;
 mod config;
 mod connection;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["tier"],
     &["ram", "dry", "tracking", "upstream"],
     &["metrics", "watch"],
-    &["clients", "ratelimit"],
+    &["auth", "clients", "ratelimit", "tls"],
     &["entry"],
     &["words"],
     &["clock", "escape", "memory", "siphash", "units"],

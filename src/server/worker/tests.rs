@@ -75,6 +75,7 @@ fn shared() -> Arc<Shared> {
             strict: None,
             rows: Vec::new(),
         },
+        users: None,
         control: Control::default(),
         detail: Detail::new(b':'),
         watch: Arc::new(crate::watch::Watch::new(4 << 10)),

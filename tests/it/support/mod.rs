@@ -115,6 +115,22 @@ impl Server {
             .unwrap()
     }
 
+    /// Sends SIGHUP and waits until the log has said `words` once more.
+    pub(crate) fn reload(&mut self, words: &str) {
+        let said = |log: String| log.matches(words).count();
+        let before = said(self.log());
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let log = self.folder.path().join("log");
+        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        self.wait_for(words, || (said(log()) > before).then_some(()));
+    }
+
+    /// The folder it runs in.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// Sends SIGTERM, waits for the end and returns the exit code and the log.
     pub(crate) fn terminate(mut self) -> (Option<i32>, String, TempDir) {
         let pid = rustix::process::Pid::from_child(&self.child);

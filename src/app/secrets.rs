@@ -1,0 +1,43 @@
+//! Files with secrets: read before anything else starts, read again on SIGHUP.
+
+use std::sync::Arc;
+
+use crate::auth::Users;
+use crate::config::Config;
+
+/// What was read from them.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    pub(super) users: Option<Arc<Users>>,
+}
+
+impl Secrets {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Names the first file that cannot be used, and where.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Secrets> {
+        let users = config.auth.as_ref().map(Users::open).transpose()?;
+        Ok(Secrets {
+            users: users.map(Arc::new),
+        })
+    }
+
+    /// What their owner should see.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.users.as_ref().and_then(|users| users.notice())
+    }
+
+    /// Reads them again. Of a file that cannot be used, what was read before stays.
+    pub(super) fn reload(&self) {
+        if self.users.is_none() {
+            tracing::info!("SIGHUP: nothing to reload");
+        }
+        if let Some(users) = &self.users {
+            match users.reload() {
+                Ok(()) => tracing::info!("SIGHUP: users read again"),
+                Err(error) => tracing::error!(%error, "SIGHUP: the users stay as they were"),
+            }
+        }
+    }
+}
