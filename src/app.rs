@@ -40,11 +40,17 @@ use tracking::Follower;
 /// Names the file that receives the ports, as memcached's tests expect it.
 const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 
-/// Runs a server until it is told to stop. `ready` is called once clients are served.
+/// Runs a server until it is told to stop. `ready` is called once clients are served; `reread`
+/// gives the configuration as it is written now, when SIGHUP asks for it.
 ///
 /// # Errors
 /// What kept the server from starting, or from closing the dry tier cleanly.
-pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow::Result<()> {
+pub fn run(
+    config: &Config,
+    notices: &[String],
+    reread: impl Fn() -> anyhow::Result<Config>,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
     let mut notices = notices.to_vec();
     // Before -u: root's files stay root's.
     let secrets = Secrets::open(config)?;
@@ -74,7 +80,10 @@ pub fn run(config: &Config, notices: &[String], ready: impl FnOnce()) -> anyhow:
         .transpose()?;
     banner::print(config, &places, &parts, &notices);
     ready();
-    let how = parts.wait_for_stop(&signals, &shared.control, &secrets);
+    let how = parts.wait_for_stop(&signals, &shared.control, &|| {
+        secrets.reload();
+        parts.reload_pools(&reread);
+    });
     tracing::info!(?how, "stopping");
     server.stop();
     drop(shared);
@@ -163,7 +172,7 @@ impl Parts {
     }
 
     /// Blocks until a signal or a command asks for a stop.
-    fn wait_for_stop(&self, signals: &Signals, control: &Control, secrets: &Secrets) -> Stop {
+    fn wait_for_stop(&self, signals: &Signals, control: &Control, reload: &dyn Fn()) -> Stop {
         let mut next_totals = Instant::now();
         loop {
             let (signalled, commanded) = (signals.stop.is_cancelled(), control.stop.is_cancelled());
@@ -183,8 +192,23 @@ impl Parts {
                 next_totals = Instant::now() + tracking::TOTALS_INTERVAL;
             }
             if signals.wait(&control.stop, Duration::from_secs(1)) == Woken::Reload {
-                secrets.reload();
+                reload();
             }
+        }
+    }
+
+    /// Takes the pools as the configuration names them now; anything wrong leaves them as they are.
+    fn reload_pools(&self, reread: &dyn Fn() -> anyhow::Result<Config>) {
+        let Some((pools, _)) = &self.upstream else {
+            return;
+        };
+        let reloaded = reread().and_then(|config| {
+            let upstream = config.upstream.context("no memcached servers any more")?;
+            Ok(pools.replace(&upstream)?)
+        });
+        match reloaded {
+            Ok(()) => tracing::info!("SIGHUP: the memcached servers are read again"),
+            Err(error) => tracing::error!("SIGHUP: the memcached servers stay: {error:#}"),
         }
     }
 

@@ -146,6 +146,7 @@ pub struct Flags {
     #[arg(
         short = 'p',
         long = "port",
+        overrides_with = "port",
         value_name = "NUM",
         allow_negative_numbers = true
     )]

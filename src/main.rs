@@ -79,9 +79,10 @@ fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
+    let reread = || Ok(read(flags)?.0);
     if !flags.daemon {
         start_logging(config.process.verbosity);
-        app::run(&config, &notices, || {})?;
+        app::run(&config, &notices, reread, || {})?;
         return Ok(ExitCode::SUCCESS);
     }
     match background::role() {
@@ -89,7 +90,7 @@ fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
         background::Role::Background => {
             start_logging(config.process.verbosity);
             background::detach()
-                .and_then(|()| app::run(&config, &notices, background::say_ready))
+                .and_then(|()| app::run(&config, &notices, reread, background::say_ready))
                 .inspect_err(background::say_failed)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -24,10 +24,19 @@ pub struct Pools {
 /// The pools at one time.
 #[derive(Debug)]
 pub struct Members {
+    placement: Arc<Placement>,
+    /// Who had the keys before the last reload.
+    previous: Option<Arc<Placement>>,
+    /// The servers of both, each once.
+    servers: Vec<Arc<Server>>,
+}
+
+/// Who has which key.
+#[derive(Debug)]
+struct Placement {
     pools: Vec<Pool>,
     /// Prefixes and the pools that have their keys, longest first.
     routes: Vec<(Box<[u8]>, usize)>,
-    servers: Vec<Arc<Server>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +52,7 @@ impl Pools {
     /// The state folder cannot be made or read.
     pub fn open(config: &UpstreamConfig) -> io::Result<Pools> {
         std::fs::create_dir_all(&config.state)?;
-        let members = Members::open(config, &[])?;
+        let members = Members::open(config, None)?;
         Ok(Pools {
             current: Mutex::new(Arc::new(members)),
             generation: AtomicU64::new(1),
@@ -72,14 +81,15 @@ impl Pools {
             ..config.clone()
         };
         let mut current = self.current.lock();
-        *current = Arc::new(Members::open(&config, &current.servers)?);
+        *current = Arc::new(Members::open(&config, Some(&current))?);
         self.generation.fetch_add(1, Relaxed);
         Ok(())
     }
 }
 
 impl Members {
-    fn open(config: &UpstreamConfig, known: &[Arc<Server>]) -> io::Result<Members> {
+    fn open(config: &UpstreamConfig, before: Option<&Members>) -> io::Result<Members> {
+        let known = before.map_or(&[][..], |before| &before.servers);
         let mut servers: Vec<Arc<Server>> = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
@@ -110,9 +120,15 @@ impl Members {
             .map(|route| (route.prefix.clone().into_boxed_slice(), route.pool))
             .collect();
         routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let previous = before.map(|before| Arc::clone(&before.placement));
+        for server in previous.iter().flat_map(|previous| previous.servers()) {
+            if !servers.iter().any(|known| Arc::ptr_eq(known, server)) {
+                servers.push(Arc::clone(server));
+            }
+        }
         Ok(Members {
-            pools,
-            routes,
+            placement: Arc::new(Placement { pools, routes }),
+            previous,
             servers,
         })
     }
@@ -120,6 +136,25 @@ impl Members {
     /// The server that has `key`.
     #[inline]
     pub fn server(&self, key: &[u8]) -> &Arc<Server> {
+        self.placement.server(key)
+    }
+
+    /// The server that had `key` before the last reload, if that is another one. What it still has
+    /// under the key must not come to light when the key comes back to it.
+    #[inline]
+    pub fn former_server(&self, key: &[u8]) -> Option<&Arc<Server>> {
+        let former = self.previous.as_ref()?.server(key);
+        (!Arc::ptr_eq(former, self.server(key))).then_some(former)
+    }
+
+    /// All servers, each once; those of before the last reload among them.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+}
+
+impl Placement {
+    fn server(&self, key: &[u8]) -> &Arc<Server> {
         let routed = self
             .routes
             .iter()
@@ -131,9 +166,8 @@ impl Members {
         }
     }
 
-    /// All servers, each once.
-    pub fn servers(&self) -> &[Arc<Server>] {
-        &self.servers
+    fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.pools.iter().flat_map(|pool| &pool.servers)
     }
 }
 

@@ -113,6 +113,10 @@ impl Proxy {
     }
 
     fn begin_write(&self, key: &[u8]) -> Option<Fence> {
+        let former = self.members.borrow().1.former_server(key).cloned();
+        if let Some(server) = former {
+            self.delete_at(&server, key, || {});
+        }
         let copies = self.copies()?;
         Some(copies.begin_write(&mut self.local.borrow_mut(), key))
     }

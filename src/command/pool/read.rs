@@ -6,7 +6,9 @@ use tiercache_protocol::encode;
 use tiercache_protocol::encode_request;
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
-use tiercache_protocol::request::{BinaryForm, Get, GetOne, Request, Retrieve, Returns};
+use tiercache_protocol::request::{
+    BinaryForm, Delete, Form, Get, GetOne, Request, Retrieve, Returns,
+};
 
 use super::super::detail::Event;
 use super::super::late::Late;
@@ -275,11 +277,10 @@ impl Proxy {
         copy_cas: Option<u64>,
         place: Place,
     ) {
-        let with_cas = !matches!(answer_as, AnswerAs::Values { with_cas: false });
-        let letters: &[u8] = match (self.copies().is_some(), with_cas) {
-            (true, _) => b"kfctv",
-            (false, true) => b"kfcv",
-            (false, false) => b"kfv",
+        // The CAS unique is needed without a client asking for it: see `give_back`.
+        let letters: &[u8] = match self.copies() {
+            Some(_) => b"kfctv",
+            None => b"kfcv",
         };
         let form = form(key, b"", letters);
         self.read(
@@ -416,6 +417,9 @@ impl Proxy {
 
     fn hit(&self, read: &Read, fence: Option<Fence>, place: Place, reply: &MetaReply<'_>) {
         self.count_read(read, Event::Hit);
+        if !matches!(read.answer_as, AnswerAs::Meta(_)) && reply.flags.token(b'W').is_some() {
+            self.give_back(&read.key, reply.flags.cas());
+        }
         if let Some(copied) = read.copied(reply, self.now()) {
             self.end_read(&read.key, fence, &copied);
         }
@@ -437,6 +441,28 @@ impl Proxy {
                 out.extend_from_slice(value);
             }
         });
+    }
+
+    /// Gives back the right to recache a stale item, which a `get` has won unasked because it goes to
+    /// the pool as `mg`: the item is marked again as it was, with its CAS unique.
+    fn give_back(&self, key: &[u8], cas: Option<u64>) {
+        self.link.request(
+            &self.server(key),
+            |out, opaque| {
+                let request = Delete {
+                    key,
+                    compare: cas,
+                    new_cas: cas,
+                    invalidate: true,
+                    touch: None,
+                    clear: false,
+                    form: Form::Meta(form(key, opaque, b"")),
+                };
+                encode_request(out, &Request::Delete(request));
+            },
+            // If it fails, another client recaches when the item has expired.
+            Box::new(|_| Verdict::Fits),
+        );
     }
 
     /// Answers from the copy that the pool has confirmed, or asks for the value if the copy has gone.

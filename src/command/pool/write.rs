@@ -18,7 +18,7 @@ use super::super::detail::Event;
 use super::relay::{self, Asked};
 use super::{Place, Proxy, failed, form, form_for_pool};
 use crate::tier::Copied;
-use crate::upstream::{Outcome, Verdict};
+use crate::upstream::{Outcome, Server, Verdict};
 
 /// A stored value up to this size is kept until the pool has taken it, and then as a copy.
 const COPIED_VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -237,12 +237,24 @@ impl Proxy {
 
     /// Deletes a key whose new value was refused, without an answer.
     pub(in super::super) fn delete_quietly(self: &Rc<Proxy>, key: &[u8]) {
-        let server = self.server(key);
-        let asked_server = Arc::clone(&server);
         let fence = self.begin_write(key);
         let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        self.delete_at(&self.server(key), key, move || {
+            proxy.end_write(&kept, fence, None);
+        });
+    }
+
+    /// Deletes a key from a server, now or as soon as it can be reached. `done` hears that it was
+    /// deleted, or is kept for later.
+    pub(super) fn delete_at(
+        &self,
+        server: &Arc<Server>,
+        key: &[u8],
+        done: impl FnOnce() + 'static,
+    ) {
+        let (kept, asked_server): (Box<[u8]>, _) = (key.into(), Arc::clone(server));
         self.link.request(
-            &asked_server,
+            server,
             |out, opaque| {
                 let request = Delete {
                     key,
@@ -257,9 +269,9 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 if matches!(outcome, Outcome::Failed(_)) {
-                    server.keep_delete(&kept);
+                    asked_server.keep_delete(&kept);
                 }
-                proxy.end_write(&kept, fence, None);
+                done();
                 Verdict::Fits
             }),
         );
