@@ -8,6 +8,7 @@ pub mod checker;
 pub mod client;
 pub mod history;
 pub mod load;
+pub mod pool;
 pub mod process;
 pub mod random;
 pub mod server;

@@ -94,7 +94,7 @@ fn run_driver(interpreter: &Path, driver: &str, arguments: &[&str]) {
 }
 
 /// Where the packages of the Python and Node clients are.
-fn installed() -> PathBuf {
+pub fn installed() -> PathBuf {
     if let Some(folder) = env::var_os("TIERCACHE_TEST_CLIENTS") {
         return PathBuf::from(folder);
     }

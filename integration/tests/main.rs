@@ -8,5 +8,7 @@ mod memcached_tool;
 mod memccapable;
 mod memory;
 mod multiget;
+mod pool;
+mod ring;
 mod spill;
 mod tracking;

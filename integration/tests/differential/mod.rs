@@ -12,6 +12,7 @@ mod generate;
 mod known;
 mod malformed;
 mod meta;
+mod pool;
 mod reply;
 mod run;
 mod script;
@@ -20,7 +21,8 @@ mod text;
 
 use tiercache_integration::server::Server;
 
-use run::{bytes_of, compare, show_answer};
+use run::compare;
+use run::{bytes_of, show_answer};
 use text::Text;
 
 /// Memory without evictions, and no background threads: whether `decr` pads with spaces depends on whether one of them

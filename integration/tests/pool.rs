@@ -1,0 +1,10 @@
+//! Pools behind tiercache: the pool decides, copies are never too old, and whatever a server of the pool does, no client
+//! gets another's value, waits for long or reads what was deleted.
+
+mod faults;
+mod sharing;
+
+use std::time::Duration;
+
+/// Enough for a server to be noticed as gone or back, on a busy machine.
+const NOTICED: Duration = Duration::from_secs(30);

@@ -1,0 +1,217 @@
+//! What the sharing modes promise, with two proxies in front of one pool.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tiercache_integration::client::Client;
+use tiercache_integration::eventually;
+use tiercache_integration::pool::Pool;
+use tiercache_integration::server::Server;
+
+use super::NOTICED;
+
+fn get(client: &mut Client) -> Option<Vec<u8>> {
+    client.get(b"k").expect("it answers")
+}
+
+fn set(client: &mut Client, value: &str) {
+    assert_eq!(
+        client.set(b"k", value.as_bytes()).expect("it answers"),
+        b"STORED"
+    );
+}
+
+/// A pool of one server that compares CAS uniques, which Debian's memcached does not.
+fn comparing_pool() -> Pool {
+    Pool::of(&[1], |port| Server::tiercache(&["-p", port, "-m", "64"]))
+}
+
+#[test]
+fn a_proxy_reads_its_own_writes() {
+    let pool = Pool::of_memcached(&[1, 1, 1]);
+    for sharing in ["private", "through", "strict"] {
+        let server = pool.near_cache(&["--cold-sharing", sharing, "-t", "4"]);
+        // Connections of different workers.
+        let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        for round in 0..100 {
+            let value = format!("{sharing}{round}");
+            set(&mut clients[round % 4], &value);
+            for client in &mut clients {
+                assert_eq!(get(client).as_deref(), Some(value.as_bytes()), "{sharing}");
+            }
+            let deleter = &mut clients[(round + 1) % 4];
+            assert_eq!(
+                deleter.ask(b"delete k\r\n").expect("it answers"),
+                b"DELETED"
+            );
+            for client in &mut clients {
+                assert_eq!(get(client), None, "{sharing}");
+            }
+        }
+    }
+}
+
+#[test]
+fn through_serves_from_copies_and_sees_others_writes_in_time() {
+    let pool = Pool::of_memcached(&[1]);
+    let near = ["--cold-sharing", "through", "--cold-fresh", "2s"];
+    let (one, other) = (pool.near_cache(&near), pool.near_cache(&near));
+    let (mut writer, mut reader) = (one.connect(), other.connect());
+    set(&mut writer, "first");
+    assert_eq!(get(&mut reader).as_deref(), Some(&b"first"[..]));
+    for _ in 0..100 {
+        get(&mut reader);
+    }
+    let stats = other.stats();
+    assert!(stats.number("hot_hits") >= 50, "the copy answers");
+    set(&mut writer, "second");
+    assert_eq!(get(&mut writer).as_deref(), Some(&b"second"[..]));
+    let seen = eventually(NOTICED, || get(&mut reader).as_deref() == Some(b"second"));
+    assert!(seen, "the other proxy's write is never seen");
+    // Once seen, it stays.
+    for _ in 0..100 {
+        assert_eq!(get(&mut reader).as_deref(), Some(&b"second"[..]));
+    }
+}
+
+#[test]
+fn strict_always_reads_the_newest_and_moves_no_value_for_it() {
+    let pool = comparing_pool();
+    let near = ["--cold-sharing", "strict"];
+    let (one, other) = (pool.near_cache(&near), pool.near_cache(&near));
+    let (mut writer, mut reader) = (one.connect(), other.connect());
+    for round in 0..200 {
+        let value = format!("value{round}");
+        set(&mut writer, &value);
+        for _ in 0..3 {
+            assert_eq!(get(&mut reader).as_deref(), Some(value.as_bytes()));
+        }
+    }
+    let stats = other.stats();
+    // Of three reads one fetches the value, two have the copy confirmed.
+    assert_eq!(stats.number("hot_hits"), 400);
+    writer.ask(b"delete k\r\n").expect("it answers");
+    assert_eq!(get(&mut reader), None);
+}
+
+#[test]
+fn a_copy_expires_with_its_item() {
+    let pool = Pool::of_memcached(&[1]);
+    let server = pool.near_cache(&["--cold-sharing", "private"]);
+    let mut client = server.connect();
+    assert_eq!(
+        client.ask(b"set k 0 2 1\r\nx\r\n").expect("it answers"),
+        b"STORED"
+    );
+    assert!(get(&mut client).is_some());
+    let gone = eventually(Duration::from_secs(20), || get(&mut client).is_none());
+    assert!(gone, "the copy outlives the item");
+}
+
+#[test]
+fn copies_go_with_a_flush() {
+    let pool = Pool::of_memcached(&[1, 1]);
+    let server = pool.near_cache(&["--cold-sharing", "private"]);
+    let mut client = server.connect();
+    set(&mut client, "x");
+    assert!(get(&mut client).is_some());
+    assert_eq!(client.ask(b"flush_all\r\n").expect("it answers"), b"OK");
+    assert_eq!(get(&mut client), None);
+}
+
+// Answers that come later keep the order of the requests, whichever server they come from.
+#[test]
+fn a_pipeline_over_many_servers_is_answered_in_order() {
+    let pool = Pool::of_memcached(&[1, 1, 1]);
+    for server in [pool.proxy(&[]), pool.near_cache(&[])] {
+        let mut client = server.connect();
+        let sets: String = (0..2000)
+            .map(|n| format!("set key{n} 0 0 {}\r\nvalue{n}\r\n", 5 + n.to_string().len()))
+            .collect();
+        client.send(sets.as_bytes()).expect("it reads");
+        for _ in 0..2000 {
+            assert_eq!(client.line().expect("it answers"), b"STORED");
+        }
+        let gets: String = (0..2000)
+            .map(|n| match n % 3 {
+                0 => format!("get key{n}\r\n"),
+                1 => format!("mg key{n} v O{n}\r\n"),
+                _ => format!("get nothing{n} key{n}\r\nversion\r\n"),
+            })
+            .collect();
+        client.send(gets.as_bytes()).expect("it reads");
+        for n in 0..2000 {
+            let value = format!("value{n}").into_bytes();
+            if n % 3 == 1 {
+                let head = format!("VA {} O{n}", value.len());
+                assert_eq!(client.line().expect("it answers"), head.as_bytes());
+                assert_eq!(client.line().expect("it answers"), value);
+                continue;
+            }
+            let hits = client.hits().expect("it answers");
+            assert_eq!(hits, [(format!("key{n}").into_bytes(), value)]);
+            if n % 3 == 2 {
+                let version = client.line().expect("it answers");
+                assert!(version.starts_with(b"VERSION "));
+            }
+        }
+    }
+}
+
+// Membership changes by SIGHUP while clients go on: none is dropped, none gets an error, the new server has its share,
+// and what a key had on its former server does not come back with it.
+#[test]
+fn a_reload_moves_keys_without_dropping_anybody() {
+    let pool = Pool::of_memcached(&[1, 1, 1]);
+    let names = pool.names();
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let file = folder.path().join("c.toml");
+    let configure = |servers: &[String]| {
+        let text = format!(
+            "[cold]\nbackend = \"memcached\"\n[memcached]\nservers = {servers:?}\n\
+             request_timeout = \"10s\"\nstate = {:?}\n",
+            folder.path().join("state")
+        );
+        fs::write(&file, text).expect("it can be written");
+    };
+    configure(&names[..2]);
+    let server = Server::tiercache(&["-m", "64", "--config", &file.display().to_string()]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    let mut round = 0;
+    let mut write_all = |clients: &mut [Client]| {
+        round += 1;
+        for number in 0..300 {
+            let (key, value) = (format!("key{number}"), format!("{round}"));
+            let client = &mut clients[number % 4];
+            let reply = client.set(key.as_bytes(), value.as_bytes());
+            assert_eq!(reply.expect("it answers"), b"STORED");
+            let found = clients[(number + 1) % 4]
+                .get(key.as_bytes())
+                .expect("it answers");
+            assert_eq!(found, Some(value.into_bytes()), "{key}");
+        }
+    };
+    let third = &pool.servers[2];
+    let reload = || {
+        let pid = Pid::from_raw(server.pid().cast_signed()).expect("a child has a process id");
+        kill_process(pid, Signal::HUP).expect("an own child can be signalled");
+    };
+    write_all(&mut clients);
+    assert_eq!(third.stats().number("curr_items"), 0);
+    for servers in [&names[..], &names[..2], &names[..]] {
+        configure(servers);
+        let before = third.stats().number("cmd_set");
+        reload();
+        let moved = eventually(NOTICED, || {
+            write_all(&mut clients);
+            let after = third.stats().number("cmd_set");
+            write_all(&mut clients);
+            let used = third.stats().number("cmd_set") > after;
+            assert!(before <= after);
+            used == (servers.len() == 3)
+        });
+        assert!(moved, "the reload has no effect");
+    }
+}
