@@ -8,6 +8,7 @@
 
 pub mod background;
 mod banner;
+pub mod logging;
 mod process;
 mod progress;
 mod secrets;
@@ -16,14 +17,13 @@ mod tracking;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::command::{Control, Detail, Shared, Stop, Upstream};
+use crate::command::{COMMANDS_LOGGED_FROM, Control, Detail, Shared, Stop, Upstream};
 use crate::config::Config;
 use crate::dry::{Close, Dry};
 use crate::metrics::Metrics;
@@ -33,6 +33,7 @@ use crate::tier::{Cache, Copies};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Care, Pools, UpstreamConfig};
 use crate::watch::{Kinds, Watch};
+use logging::SetVerbosity;
 use progress::Progress;
 use secrets::Secrets;
 use tracking::Follower;
@@ -49,6 +50,7 @@ pub fn run(
     config: &Config,
     notices: &[String],
     reread: impl Fn() -> anyhow::Result<Config>,
+    set_verbosity: SetVerbosity,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut notices = notices.to_vec();
@@ -67,7 +69,7 @@ pub fn run(
     if signals.stop.is_cancelled() {
         return parts.close(config, Stop::Now);
     }
-    let shared = parts.shared(config, &secrets);
+    let shared = parts.shared(config, &secrets, set_verbosity);
     let server = Server::start(&config.server, listeners, &shared)?;
     if let Some(path) = std::env::var_os(PORT_FILE_VARIABLE) {
         write_port_file(Path::new(&path), &places).context("write the file of ports")?;
@@ -144,12 +146,19 @@ impl Parts {
         })
     }
 
-    fn shared(&self, config: &Config, secrets: &Secrets) -> Arc<Shared> {
+    fn shared(
+        &self,
+        config: &Config,
+        secrets: &Secrets,
+        set_verbosity: SetVerbosity,
+    ) -> Arc<Shared> {
         let watch = Arc::new(Watch::new(config.commands.watch_buffer.as_usize()));
         watch.switch(Kinds::PREFIXES, config.commands.prefix_delimiter.is_some());
         self.cache.set_watch(Arc::clone(&watch));
-        let control = Control::default();
-        control.verbosity.store(config.process.verbosity, Relaxed);
+        watch.switch(
+            Kinds::LOGGED_COMMANDS,
+            config.process.verbosity >= COMMANDS_LOGGED_FROM,
+        );
         let upstream = config.upstream.as_ref().zip(self.upstream.as_ref());
         Arc::new(Shared {
             upstream: upstream.map(|(config, (pools, _))| Upstream {
@@ -164,7 +173,7 @@ impl Parts {
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
             users: secrets.users.clone(),
-            control,
+            control: Control::new(set_verbosity),
             detail: Detail::new(settings::delimiter(config)),
             watch,
             clients: Clients::default(),

@@ -248,7 +248,7 @@ pub struct Flags {
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
     /// memcached's further options: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS,
-    /// watcher_logbuf_size=KIB
+    /// watcher_logbuf_size=KIB, track_sizes
     #[arg(short = 'o', long, value_name = "LIST")]
     pub extended: Vec<String>,
 
@@ -386,6 +386,7 @@ impl Flags {
                 dump: off(self.disable_dumping),
                 watch: off(self.disable_watch),
                 watch_buffer: extended.watch_buffer,
+                track_sizes: on(extended.track_sizes),
                 shutdown: on(self.enable_shutdown),
                 prefix_delimiter: self.prefix_delimiter,
                 verbosity: Some(u32::from(self.verbose)).filter(|&level| level > 0),

@@ -65,6 +65,8 @@ pub struct Commands {
     pub watch: bool,
     /// Bytes of events that wait for one watcher. Default 256 KiB.
     pub watch_buffer: ByteSize,
+    /// `stats sizes` counts items by size. Default off.
+    pub track_sizes: bool,
     /// `shutdown`. Default off.
     pub shutdown: bool,
     /// Requests that are refused although memcached takes them. Default none.

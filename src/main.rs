@@ -1,15 +1,14 @@
 //! The program: reads the command line, then serves, inspects or prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use tiercache::app::{self, background};
+use tiercache::app::{self, background, logging};
 use tiercache::cli::{Cli, Command, Flags};
 use tiercache::config::{self, Config, Layer, MEMCACHED_VERSION, Machine};
-use tracing_subscriber::EnvFilter;
 
 /// memcached's exit code for a command line that it does not understand.
 const EXIT_USAGE: u8 = 64;
@@ -81,16 +80,19 @@ fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
     };
     let reread = || Ok(read(flags)?.0);
     if !flags.daemon {
-        start_logging(config.process.verbosity);
-        app::run(&config, &notices, reread, || {})?;
+        let set_verbosity = logging::start(config.process.verbosity);
+        app::run(&config, &notices, reread, set_verbosity, || {})?;
         return Ok(ExitCode::SUCCESS);
     }
     match background::role() {
         background::Role::Foreground => background::start(config.process.verbosity),
         background::Role::Background => {
-            start_logging(config.process.verbosity);
+            let set_verbosity = logging::start(config.process.verbosity);
             background::detach()
-                .and_then(|()| app::run(&config, &notices, reread, background::say_ready))
+                .and_then(|()| {
+                    let ready = background::say_ready;
+                    app::run(&config, &notices, reread, set_verbosity, ready)
+                })
                 .inspect_err(background::say_failed)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -146,22 +148,4 @@ fn show(dir: &Path, key: &str) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Logs to standard error: warnings and what the server does as a whole, more with each `-v`.
-/// `TIERCACHE_LOG` takes a filter such as `info,tiercache::dry=debug` instead.
-fn start_logging(verbosity: u32) {
-    let level = match verbosity {
-        0 => "info",
-        1 | 2 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("TIERCACHE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tiercache={level}")));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(verbosity > 0)
-        .init();
 }

@@ -12,3 +12,4 @@ mod pool;
 mod ring;
 mod spill;
 mod tracking;
+mod watch;

@@ -31,7 +31,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "warm_max_factor",
     "temporary_ttl",
     "worker_logbuf_size",
-    "track_sizes",
     "inline_ascii_resp",
     "no_inline_ascii_resp",
     "modern",
@@ -45,6 +44,7 @@ pub(super) struct Extended {
     pub(super) refuse_beyond_limit: Option<bool>,
     pub(super) idle_timeout: Option<Span>,
     pub(super) watch_buffer: Option<ByteSize>,
+    pub(super) track_sizes: bool,
     /// Names of options without effect here.
     pub(super) without_effect: Vec<String>,
 }
@@ -69,6 +69,7 @@ pub(super) fn read(lists: &[String]) -> Result<Extended, String> {
                 let kibibytes: u64 = number(name, value)?;
                 extended.watch_buffer = Some(ByteSize(kibibytes.saturating_mul(1 << 10)));
             }
+            "track_sizes" => extended.track_sizes = true,
             "no_drop_privileges" => {}
             "no_modern" => {
                 extended.refuse_beyond_limit = Some(false);

@@ -1,18 +1,18 @@
 //! version verbosity stats shutdown cache_memlimit lru_crawler and their like.
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use tiercache_protocol::request::{Admin, Shutdown};
+use tiercache_protocol::request::{Admin, Form, Shutdown};
 use tiercache_protocol::{Reject, encode};
 
+use super::listing::{Classes, Shape};
 use super::settings::{MEMCACHED_VERSION, Stop};
-use super::{Executor, Flow, For, OUT_BYTES_SOFT_MAX, Progress, Wait};
-use crate::entry::Marks;
-use crate::escape::percent_encode;
-use crate::tier::DumpRow;
+use super::{COMMANDS_LOGGED_FROM, Executor, Flow, Progress};
+use crate::watch::Kinds;
 
 /// Smallest and largest limit that `cache_memlimit` takes, in MiB, as in memcached.
 const MEMORY_LIMIT_MIB: std::ops::RangeInclusive<u32> = 8..=1_000_000_000;
+
+/// Longest sleep of memcached's crawler, in microseconds.
+const CRAWLER_SLEEP_US_MAX: u32 = 1_000_000;
 
 impl Executor {
     pub(super) fn admin(
@@ -24,10 +24,15 @@ impl Executor {
         match admin {
             Admin::Version { form } => encode::version(out, form, MEMCACHED_VERSION),
             Admin::Verbosity { level, form } => {
-                self.shared.control.verbosity.store(*level, Relaxed);
+                self.shared
+                    .watch
+                    .switch(Kinds::LOGGED_COMMANDS, *level >= COMMANDS_LOGGED_FROM);
+                self.shared.control.set_verbosity(*level);
                 encode::ok(out, form);
             }
-            Admin::Stats { arguments, form } => self.stats(arguments, form, out),
+            Admin::Stats { arguments, form } => {
+                return self.stats(arguments, form, progress, out);
+            }
             Admin::Shutdown(how) => return self.shutdown(*how, out),
             Admin::MemoryLimit { megabytes, noreply } => {
                 let reply = self.set_memory_limit(*megabytes);
@@ -36,11 +41,7 @@ impl Executor {
                 }
             }
             Admin::LruCrawler(arguments) => return self.lru_crawler(arguments, progress, out),
-            Admin::Lru(_) | Admin::Slabs(_) => {
-                if !admin.noreply() {
-                    encode::reject(out, Reject::Unknown);
-                }
-            }
+            Admin::Lru(arguments) | Admin::Slabs(arguments) => tune(admin, arguments, out),
             Admin::Watch(arguments) => return self.watch(arguments, out),
             Admin::RefreshCerts => out.extend_from_slice(b"ERROR\r\n"),
         }
@@ -84,72 +85,52 @@ impl Executor {
     ) -> Flow {
         let words: Vec<&[u8]> = arguments
             .split(|byte| *byte == b' ')
-            .filter(|word| !word.is_empty())
+            .filter(|word| !word.is_empty() && *word != b"noreply")
             .collect();
-        match words.as_slice() {
-            [b"metadump", b"all" | b"hash"] => self.metadump(progress, out),
-            // memcached-tool and others switch the crawler on before they list.
-            [b"enable" | b"disable", rest @ ..] => {
-                if rest != [b"noreply"] {
-                    out.extend_from_slice(b"OK\r\n");
-                }
-                Flow::Done
+        let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<u32>().ok();
+        let answer: &[u8] = match words.as_slice() {
+            [b"metadump", classes] => return self.dump(Shape::Meta, classes, progress, out),
+            [b"mgdump", classes] => return self.dump(Shape::Get, classes, progress, out),
+            [b"crawl", classes] if Classes::parse(classes).is_none() => {
+                b"BADCLASS invalid class id\r\n"
             }
-            _ => Self::refuse(out, Reject::Unknown),
-        }
-    }
-
-    /// Lists all items, a part of the cache at a time.
-    fn metadump(&mut self, progress: &mut Progress, out: &mut Vec<u8>) -> Flow {
-        if !self.shared.settings.dump_enabled {
-            out.extend_from_slice(b"ERROR metadump not allowed\r\n");
-            return Flow::Done;
-        }
-        let cache = &self.shared.cache;
-        let listing = &mut progress.listing;
-        if !std::mem::replace(&mut listing.begun, true) {
-            out.extend_from_slice(b"OK\r\n");
-        }
-        for row in listing.rows.take().into_iter().flatten() {
-            write_row(out, &row);
-        }
-        let mut rows = Vec::new();
-        while listing.parts_done < cache.dump_parts() {
-            if out.len() > OUT_BYTES_SOFT_MAX {
-                return Flow::Flush;
+            [b"crawl", _] => {
+                self.shared.cache.expire_soon();
+                b"OK\r\n"
             }
-            let below = cache.dump_part(listing.parts_done, &mut rows);
-            listing.parts_done += 1;
-            for row in rows.drain(..) {
-                write_row(out, &row);
+            [b"enable" | b"disable"] => b"OK\r\n",
+            [b"sleep" | b"tocrawl", text] if number(text).is_none() => {
+                return Self::refuse(out, Reject::BadFormat);
             }
-            if !below.is_empty() {
-                return Flow::Wait(Wait(For::Keys(below)));
+            [b"sleep", text] if number(text) > Some(CRAWLER_SLEEP_US_MAX) => {
+                b"CLIENT_ERROR sleep must be one second or less\r\n"
             }
+            [b"sleep" | b"tocrawl", _] => b"OK\r\n",
+            _ => return Self::refuse(out, Reject::Unknown),
+        };
+        if !Admin::LruCrawler(arguments).noreply() {
+            out.extend_from_slice(answer);
         }
-        encode::end(out);
         Flow::Done
     }
 }
 
-/// `key=… exp=… la=… cas=… fetch=yes cls=… size=…\n`
-fn write_row(out: &mut Vec<u8>, row: &DumpRow) {
-    out.extend_from_slice(b"key=");
-    percent_encode(out, &row.key);
-    out.extend_from_slice(b" exp=");
-    match row.facts.exptime {
-        0 => out.extend_from_slice(b"-1"),
-        exptime => encode::number(out, u64::from(exptime)),
+/// There are no slabs and no LRU lists to tune: only what is so anyway is agreed to.
+fn tune(admin: &Admin<'_>, arguments: &[u8], out: &mut Vec<u8>) {
+    if admin.noreply() {
+        return;
     }
-    out.extend_from_slice(b" la=");
-    encode::number(out, u64::from(row.facts.last_access));
-    out.extend_from_slice(b" cas=");
-    encode::number(out, row.facts.cas());
-    let fetched = row.facts.marks.has(Marks::FETCHED);
-    out.extend_from_slice(if fetched { b" fetch=yes" } else { b" fetch=no" });
-    out.extend_from_slice(b" cls=");
-    encode::number(out, u64::from(row.tier.class()));
-    out.extend_from_slice(b" size=");
-    encode::number(out, row.bytes);
-    out.push(b'\n');
+    let words: Vec<&[u8]> = arguments
+        .split(|byte| *byte == b' ')
+        .filter(|word| !word.is_empty())
+        .collect();
+    match (admin, words.as_slice()) {
+        (Admin::Slabs(_), [b"automove", b"0"]) | (Admin::Lru(_), [b"mode", b"flat"]) => {
+            encode::ok(out, &Form::TEXT);
+        }
+        (Admin::Slabs(_), [b"reassign", _, _] | [b"automove", _, ..]) => {
+            out.extend_from_slice(b"CLIENT_ERROR slab reassignment disabled\r\n");
+        }
+        _ => encode::reject(out, Reject::Unknown),
+    }
 }

@@ -13,6 +13,7 @@ mod admin;
 mod arithmetic;
 mod detail;
 mod late;
+mod listing;
 mod pool;
 mod remove;
 mod retrieve;
@@ -39,12 +40,16 @@ use crate::auth::Users;
 use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
-use crate::tier::{Attempt, Below, Blocked, Cache, DumpRow, KeyHash, Local, Outcome, WINDOW_KEYS};
+use crate::tier::{Attempt, Below, Blocked, Cache, KeyHash, Local, Outcome, WINDOW_KEYS};
 use crate::watch::{Subscription, Watch};
+use listing::Listing;
 use pool::Proxy;
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
+
+/// The verbosity from which requests are logged.
+pub const COMMANDS_LOGGED_FROM: u32 = 2;
 
 /// What all executors share.
 pub struct Shared {
@@ -90,7 +95,8 @@ pub struct Progress {
     keys_done: usize,
     /// Watchers and the log have heard of it.
     told: bool,
-    listing: Listing,
+    /// Of the few commands that list, so that the others need not begin and drop one.
+    listing: Option<Box<Listing>>,
 }
 
 impl Progress {
@@ -101,15 +107,10 @@ impl Progress {
             ..Progress::default()
         }
     }
-}
 
-/// How far a listing of all items has come.
-#[derive(Debug, Default)]
-struct Listing {
-    begun: bool,
-    parts_done: usize,
-    /// What was read of the last part.
-    rows: Option<Vec<DumpRow>>,
+    fn listing(&mut self) -> &mut Listing {
+        self.listing.get_or_insert_default()
+    }
 }
 
 /// What the connection does next.
@@ -125,7 +126,7 @@ pub enum Flow {
     /// Send `out`, then close.
     Close,
     /// Send `out`, then stream what the subscription yields until the client leaves.
-    Watch(Subscription),
+    Watch(Box<Subscription>),
 }
 
 /// Something that a request waits for.
@@ -137,6 +138,8 @@ enum For {
     Tier(Blocked),
     /// The keys of items that lie in dry alone, for a listing.
     Keys(Below),
+    /// How many items there are of each size.
+    Sizes,
 }
 
 impl From<Blocked> for Wait {
@@ -211,7 +214,13 @@ impl Executor {
             For::Keys(below) => {
                 let cache = Arc::clone(cache);
                 let rows = tokio::task::spawn_blocking(move || cache.dump_below(below)).await;
-                progress.listing.rows = Some(rows.unwrap_or_default());
+                let listed = &mut progress.listing().rows;
+                listed.extend(rows.unwrap_or_default());
+            }
+            For::Sizes => {
+                let cache = Arc::clone(cache);
+                let sizes = tokio::task::spawn_blocking(move || cache.sizes()).await;
+                progress.listing().sizes = Some(sizes.unwrap_or_default());
             }
         }
     }

@@ -89,7 +89,7 @@ impl Executor {
     ) -> Result<Found, Wait> {
         let cas_enabled = self.shared.settings.cas_enabled;
         let write = |out: &mut Vec<u8>, view: &View<'_>| {
-            write_value(out, key, view, get.with_cas, cas_enabled);
+            write_value(out, key, view, get.with_cas, cas_enabled)
         };
         self.read(key, hash, get.touch, attempt, out, write)
     }
@@ -104,9 +104,8 @@ impl Executor {
     ) -> Flow {
         let (key, form) = (get.key, get.form);
         let cas_enabled = self.shared.settings.cas_enabled;
-        let write = |out: &mut Vec<u8>, view: &View<'_>| {
-            write_packet(out, form, key, view, cas_enabled);
-        };
+        let write =
+            |out: &mut Vec<u8>, view: &View<'_>| write_packet(out, form, key, view, cas_enabled);
         let hash = self.shared.cache.hash(key);
         match self.read(key, hash, get.touch, &mut progress.attempt, out, write) {
             Ok(Found::Yes) => {}
@@ -125,7 +124,7 @@ impl Executor {
         touch: Option<Exptime>,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
-        write: impl Fn(&mut Vec<u8>, &View<'_>),
+        write: impl Fn(&mut Vec<u8>, &View<'_>) -> usize,
     ) -> Result<Found, Wait> {
         if let Some(exptime) = touch {
             return self.read_and_touch(key, exptime, attempt, out, write);
@@ -134,8 +133,9 @@ impl Executor {
             .shared
             .cache
             .read_hashed(&mut self.local, attempt, key, hash, |view| {
-                write(out, &view);
-                Some(Met::new(&view))
+                let bytes = write(out, &view);
+                let tier = view.tier();
+                Some(Met { tier, bytes })
             });
         match outcome {
             Outcome::Done { result, .. } => Ok(self.count_get(key, found(result))),
@@ -150,7 +150,7 @@ impl Executor {
         exptime: Exptime,
         attempt: &mut Attempt,
         out: &mut Vec<u8>,
-        write: impl Fn(&mut Vec<u8>, &View<'_>),
+        write: impl Fn(&mut Vec<u8>, &View<'_>) -> usize,
     ) -> Result<Found, Wait> {
         let exptime = exptime.resolve(self.now);
         let start = out.len();
@@ -500,7 +500,7 @@ fn needs_base64(form: &MetaForm<'_>) -> bool {
     form.key_base64 && !is_printable(form.key)
 }
 
-/// `VALUE …`, the value and its line end, laid out in one go.
+/// `VALUE …`, the value and its line end, laid out in one go. Answers the value's length.
 #[inline]
 pub(super) fn write_value(
     out: &mut Vec<u8>,
@@ -508,15 +508,16 @@ pub(super) fn write_value(
     view: &View<'_>,
     with_cas: bool,
     cas_enabled: bool,
-) {
+) -> usize {
     let cas = with_cas.then(|| if cas_enabled { view.facts().cas() } else { 0 });
     let value_len = view.value_bytes();
     encode::value_line(out, key, view.flags(), value_len, cas);
     view.append_value(out);
     out.extend_from_slice(b"\r\n");
+    value_len
 }
 
-/// The packet of a hit.
+/// The packet of a hit. Answers the value's length.
 #[inline]
 pub(super) fn write_packet(
     out: &mut Vec<u8>,
@@ -524,10 +525,12 @@ pub(super) fn write_packet(
     key: &[u8],
     view: &View<'_>,
     cas_enabled: bool,
-) {
+) -> usize {
     let cas = if cas_enabled { view.facts().cas() } else { 0 };
-    encode::binary_item_head(out, form, key, view.flags(), cas, view.value_bytes());
+    let value_len = view.value_bytes();
+    encode::binary_item_head(out, form, key, view.flags(), cas, value_len);
     view.append_value(out);
+    value_len
 }
 
 #[allow(clippy::too_many_arguments)] // What the answer of `mg` depends on.

@@ -1,6 +1,6 @@
 //! What is set about commands, and the switch that stops the server.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ pub struct Settings {
     pub watch_enabled: bool,
     /// Whether `shutdown` is allowed (`-A`).
     pub shutdown_enabled: bool,
+    /// Whether `stats sizes` counts (`-o track_sizes`).
+    pub sizes_enabled: bool,
     /// Whether items have a CAS unique (not `-C`).
     pub cas_enabled: bool,
     /// Requests that are refused although memcached takes them.
@@ -43,17 +45,35 @@ pub enum Stop {
     Now,
 }
 
-/// Stops the server, from a command or a signal.
-#[derive(Debug, Default)]
+/// What commands may do to the process: stop it, and make it log more or less.
 pub struct Control {
     /// Cancelled when the server is to stop.
     pub stop: CancellationToken,
     how: AtomicU8,
-    /// What `verbosity` set.
-    pub verbosity: AtomicU32,
+    set_verbosity: Box<dyn Fn(u32) + Send + Sync>,
+}
+
+impl Default for Control {
+    /// `verbosity` changes nothing.
+    fn default() -> Control {
+        Control::new(Box::new(|_| {}))
+    }
 }
 
 impl Control {
+    /// `set_verbosity` is what `verbosity` does to the log.
+    pub fn new(set_verbosity: Box<dyn Fn(u32) + Send + Sync>) -> Control {
+        Control {
+            stop: CancellationToken::new(),
+            how: AtomicU8::new(Stop::Graceful as u8),
+            set_verbosity,
+        }
+    }
+
+    pub(super) fn set_verbosity(&self, level: u32) {
+        (self.set_verbosity)(level);
+    }
+
     /// Asks the server to stop; the first to ask decides how.
     pub fn request_stop(&self, how: Stop) {
         if !self.stop.is_cancelled() {

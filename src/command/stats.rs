@@ -3,21 +3,22 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use tiercache_protocol::Reject;
-use tiercache_protocol::encode::{self, Statistics};
+use tiercache_protocol::encode::Statistics;
 use tiercache_protocol::request::Form;
 
-use super::Executor;
 use super::settings::MEMCACHED_VERSION;
+use super::{Executor, Flow, Progress};
 use crate::tier::{Tier, TierStats};
 use crate::watch::Kinds;
 
-/// Slab classes that `stats cachedump` knows, as in memcached.
-const SLAB_CLASSES_MAX: u32 = 64;
-/// Most items of one `stats cachedump`.
-const CACHEDUMP_ITEMS_MAX: usize = 10_000;
-
 impl Executor {
-    pub(super) fn stats(&mut self, arguments: &[u8], form: &Form<'_>, out: &mut Vec<u8>) {
+    pub(super) fn stats(
+        &mut self,
+        arguments: &[u8],
+        form: &Form<'_>,
+        progress: &mut Progress,
+        out: &mut Vec<u8>,
+    ) -> Flow {
         let kind = arguments.split(|byte| *byte == b' ').next().unwrap_or(b"");
         let mut rows = Statistics::new(out, form);
         match kind {
@@ -29,25 +30,34 @@ impl Executor {
             }
             b"items" => self.item_stats(&mut rows),
             b"slabs" => self.slab_stats(&mut rows),
-            b"detail" => return self.stats_detail(arguments, rows),
+            b"detail" => {
+                self.stats_detail(arguments, rows);
+                return Flow::Done;
+            }
             // Its answer is not made of statistics, and only text knows it.
             b"cachedump" if !matches!(form, Form::Binary(_)) => {
-                return self.cachedump(arguments, out);
+                return self.cachedump(arguments, progress, out);
             }
+            b"sizes" => return self.sizes(form, progress, out),
+            b"conns" => return self.connections(form, progress, out),
             b"upstream" => {
                 if let Some(proxy) = &self.proxy {
                     proxy.stats(&mut rows);
                 }
             }
-            b"sizes" => rows.row(b"sizes_status", b"disabled"),
             b"reset" => {
                 self.shared.metrics.reset();
                 self.shared.detail.clear();
-                return rows.end_or_line(b"RESET\r\n");
+                rows.end_or_line(b"RESET\r\n");
+                return Flow::Done;
             }
-            _ => return rows.reject(Reject::Unknown),
+            _ => {
+                rows.reject(Reject::Unknown);
+                return Flow::Done;
+            }
         }
         rows.end();
+        Flow::Done
     }
 
     fn stats_detail(&self, arguments: &[u8], rows: Statistics<'_>) {
@@ -66,51 +76,6 @@ impl Executor {
             _ => return rows.refuse(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
         }
         rows.end_or_line(b"OK\r\n");
-    }
-
-    /// `stats cachedump CLASS LIMIT`: items of a tier (hot is class 1, cold 2), a bounded number.
-    fn cachedump(&self, arguments: &[u8], out: &mut Vec<u8>) {
-        if !self.shared.settings.dump_enabled {
-            return out.extend_from_slice(b"CLIENT_ERROR stats cachedump not allowed\r\n");
-        }
-        let words: Vec<&[u8]> = arguments
-            .split(|byte| *byte == b' ')
-            .filter(|word| !word.is_empty())
-            .collect();
-        let [_, class, limit, ..] = words.as_slice() else {
-            return out.extend_from_slice(b"CLIENT_ERROR bad command line\r\n");
-        };
-        let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<u32>().ok();
-        let (Some(class), Some(limit)) = (number(class), number(limit)) else {
-            return encode::reject(out, Reject::BadFormat);
-        };
-        if class >= SLAB_CLASSES_MAX {
-            return out.extend_from_slice(b"CLIENT_ERROR Illegal slab id\r\n");
-        }
-        let most = if limit == 0 {
-            CACHEDUMP_ITEMS_MAX
-        } else {
-            (limit as usize).min(CACHEDUMP_ITEMS_MAX)
-        };
-        let mut rows = Vec::new();
-        for part in 0..self.shared.cache.dump_parts() {
-            if rows.len() >= most {
-                break;
-            }
-            // Items that lie in dry alone are left out: their keys would have to be read first.
-            let _ = self.shared.cache.dump_part(part, &mut rows);
-            rows.retain(|row| row.tier.class() == class);
-        }
-        for row in rows.iter().take(most) {
-            out.extend_from_slice(b"ITEM ");
-            out.extend_from_slice(&row.key);
-            out.extend_from_slice(b" [");
-            encode::number(out, row.value_bytes);
-            out.extend_from_slice(b" b; ");
-            encode::number(out, u64::from(row.facts.exptime));
-            out.extend_from_slice(b" s]\r\n");
-        }
-        encode::end(out);
     }
 
     fn general_stats(&self, rows: &mut Statistics<'_>) {

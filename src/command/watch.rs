@@ -25,7 +25,6 @@ pub(super) struct Met {
 }
 
 impl Met {
-    #[inline]
     pub(super) fn new(view: &View<'_>) -> Met {
         Met {
             tier: view.tier(),
@@ -55,7 +54,7 @@ impl Executor {
         match self.shared.watch.subscribe(kinds) {
             Some(subscription) => {
                 encode::ok(out, &Form::TEXT);
-                Flow::Watch(subscription)
+                Flow::Watch(Box::new(subscription))
             }
             None => {
                 out.extend_from_slice(b"WATCHER_TOO_MANY log watcher limit reached\r\n");

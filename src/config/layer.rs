@@ -175,6 +175,8 @@ section! {
         watch: bool,
         /// Bytes of events that wait for one watcher; `-o watcher_logbuf_size`.
         watch_buffer: ByteSize,
+        /// `stats sizes` counts; `-o track_sizes`.
+        track_sizes: bool,
         /// `shutdown` allowed; `-A`.
         shutdown: bool,
         /// Statistics per key prefix, up to this character; `-D`.

@@ -96,6 +96,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             dump: Some(commands.dump),
             watch: Some(commands.watch),
             watch_buffer: Some(commands.watch_buffer),
+            track_sizes: Some(commands.track_sizes),
             shutdown: Some(commands.shutdown),
             prefix_delimiter: commands.prefix_delimiter.map(char::from),
             verbosity: Some(process.verbosity),

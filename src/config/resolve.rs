@@ -364,6 +364,7 @@ fn commands(server: &layer::Server) -> Result<Commands, ConfigError> {
         dump: server.dump.unwrap_or(true),
         watch: server.watch.unwrap_or(true),
         watch_buffer,
+        track_sizes: server.track_sizes.unwrap_or(false),
         prefix_delimiter,
         shutdown: server.shutdown.unwrap_or(false),
         strict: Strict {

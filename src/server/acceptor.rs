@@ -1,7 +1,7 @@
 //! The acceptor: one thread that takes connections in and deals them to the workers in turn.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -19,9 +19,13 @@ use super::config::BeyondLimit;
 use super::gate::Ticket;
 use super::listener::Place;
 use super::worker::{self, Message, Site};
+use crate::clients::{Doing, Peer};
 
 /// What a client over the limit is told.
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Listeners are no connections: those count from 1.
+const LISTENER_ID: u64 = 0;
 
 /// How long accepting rests when the process has no file descriptors left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -142,6 +146,12 @@ impl Listener {
 
 async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
     let site = &dealer.site;
+    let at = match &place {
+        Place::Tcp(address) => Peer::Tcp(*address),
+        Place::Unix(path) => Peer::Unix(path.clone()),
+    };
+    let clients = &site.shared.clients;
+    clients.enter(LISTENER_ID, socket.as_raw_fd(), at, None, Doing::Listening);
     let listener = match Listener::watch(socket, &place) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, %place, "watch a listener"),

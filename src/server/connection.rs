@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Streams events from here on.
-    async fn watch(&mut self, subscription: Subscription) -> io::Result<()> {
+    async fn watch(&mut self, subscription: Box<Subscription>) -> io::Result<()> {
         self.send().await?;
         self.client.set_doing(Doing::Watching);
         stream_events(&mut self.stream, subscription).await

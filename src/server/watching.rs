@@ -10,7 +10,7 @@ use crate::watch::Subscription;
 /// memcached: there is no way back to commands.
 pub(super) async fn stream_events<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    mut subscription: Subscription,
+    mut subscription: Box<Subscription>,
 ) -> io::Result<()> {
     let mut ignored = [0; 64];
     loop {

@@ -83,6 +83,8 @@ pub struct Cache {
     pub(super) flush_deadline: AtomicU32,
     /// The shard that the expiry pass looks at next.
     pub(super) next_expiry_shard: AtomicUsize,
+    /// Everything expired is to be reclaimed at the mover's next turn.
+    pub(super) expire_all: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) wake: Wake,
     /// Told each time segments became free.
@@ -245,6 +247,7 @@ impl Cache {
                     .unwrap_or(0),
             ),
             next_expiry_shard: AtomicUsize::new(0),
+            expire_all: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             wake: Wake::default(),
             room: tokio::sync::Notify::new(),

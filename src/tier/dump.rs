@@ -1,8 +1,13 @@
 //! Listing what the tiers hold, a shard at a time: each key once, wherever it moves meanwhile.
 
+use std::collections::BTreeMap;
+
 use super::cache::Cache;
 use super::slot::{Slot, Tier};
 use crate::entry::Facts;
+
+/// What sizes are rounded up to, as in memcached.
+const SIZE_STEP_BYTES: u64 = 32;
 
 /// One item of a listing.
 #[derive(Debug, Clone)]
@@ -61,6 +66,22 @@ impl Cache {
         Below(below)
     }
 
+    /// How many items in RAM there are of each size, rounded up to 32 bytes. Looks at every item.
+    pub fn sizes(&self) -> BTreeMap<u64, u64> {
+        let mut sizes = BTreeMap::new();
+        let mut rows = Vec::new();
+        for part in 0..self.dump_parts() {
+            // Those in dry alone take no memory.
+            let _ = self.dump_part(part, &mut rows);
+            for row in rows.drain(..) {
+                *sizes
+                    .entry(row.bytes.next_multiple_of(SIZE_STEP_BYTES))
+                    .or_insert(0) += 1;
+            }
+        }
+        sizes
+    }
+
     /// The items that lie in dry alone. Blocks on the device: a read per item, in the order of
     /// their places. What was reclaimed since the part was listed is left out.
     pub fn dump_below(&self, below: Below) -> Vec<DumpRow> {
@@ -89,6 +110,11 @@ impl Cache {
 }
 
 impl Below {
+    /// Keeps at most so many of them.
+    pub fn truncate(&mut self, most: usize) {
+        self.0.truncate(most);
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

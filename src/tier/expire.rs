@@ -15,9 +15,20 @@ impl Cache {
     /// Looks at the next few shards and reclaims what has expired there: the slots alone tell.
     pub(super) fn expire_slice(&self) {
         let shards = self.index.shards();
-        for _ in 0..shards.div_ceil(PASS_TICKS) {
+        let count = if self.expire_all.swap(false, Relaxed) {
+            shards
+        } else {
+            shards.div_ceil(PASS_TICKS)
+        };
+        for _ in 0..count {
             self.expire_shard(self.next_expiry_shard.fetch_add(1, Relaxed) % shards);
         }
+    }
+
+    /// Has everything that is expired now reclaimed, without waiting for it.
+    pub fn expire_soon(&self) {
+        self.expire_all.store(true, Relaxed);
+        self.wake.notify();
     }
 
     pub(super) fn expire_shard(&self, number: usize) {

@@ -48,12 +48,12 @@ impl Watcher {
             *skipped += 1;
             return false;
         }
+        let first = lines.is_empty();
         if *skipped > 0 {
             // Writing to a vector cannot fail.
             let _ = writeln!(lines, "skipped={skipped}");
             *skipped = 0;
         }
-        let first = lines.is_empty();
         lines.extend_from_slice(line);
         if first {
             self.came.notify_one();

@@ -1,5 +1,6 @@
 //! Tests without outside services.
 
+mod admin;
 mod attack;
 mod auth;
 mod command_line;

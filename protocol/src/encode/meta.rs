@@ -150,6 +150,18 @@ pub fn meta_number(out: &mut Vec<u8>, form: &MetaForm<'_>, value: u64, cas: u64,
     }
 }
 
+/// `mg key\r\n`, or `mg key b\r\n` for a key that is told in base64: a line of `lru_crawler mgdump`.
+pub fn meta_get_line(out: &mut Vec<u8>, key: &[u8], key_base64: bool) {
+    out.extend_from_slice(b"mg ");
+    if key_base64 {
+        base64::encode(out, key);
+        out.extend_from_slice(b" b");
+    } else {
+        out.extend_from_slice(key);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The answer of `me` for an item that is there: `ME key exp= la= cas= fetch= cls= size=`. A miss
 /// is `EN\r\n`, as [`meta_debug`] with no facts writes it.
 pub fn meta_debug(out: &mut Vec<u8>, key: &[u8], facts: Option<&DebugFacts>) {

@@ -13,7 +13,9 @@ mod statistics;
 pub use binary::{
     binary_item_head, binary_miss, status as binary_status, success as binary_success,
 };
-pub use meta::{DebugFacts, ItemFacts, meta_debug, meta_hit, meta_miss, meta_number, meta_status};
+pub use meta::{
+    DebugFacts, ItemFacts, meta_debug, meta_get_line, meta_hit, meta_miss, meta_number, meta_status,
+};
 pub use request::encode_request;
 pub use statistics::Statistics;
 

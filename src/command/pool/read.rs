@@ -53,8 +53,12 @@ impl AnswerAs {
     /// Answers a `get` from a copy; `mg` has its own way.
     fn write_copy(&self, out: &mut Vec<u8>, key: &[u8], view: &View<'_>, cas_enabled: bool) {
         match self {
-            AnswerAs::Values { with_cas } => write_value(out, key, view, *with_cas, cas_enabled),
-            AnswerAs::Packet(form) => write_packet(out, *form, key, view, cas_enabled),
+            AnswerAs::Values { with_cas } => {
+                write_value(out, key, view, *with_cas, cas_enabled);
+            }
+            AnswerAs::Packet(form) => {
+                write_packet(out, *form, key, view, cas_enabled);
+            }
             AnswerAs::Meta(_) => {}
         }
     }

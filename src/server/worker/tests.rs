@@ -69,6 +69,7 @@ fn shared() -> Arc<Shared> {
             threads: 1,
             flush_enabled: true,
             dump_enabled: true,
+            sizes_enabled: false,
             watch_enabled: true,
             shutdown_enabled: false,
             cas_enabled: true,

@@ -169,6 +169,7 @@ impl<S: Read + Write> Client<S> {
             match self.0.read(&mut bytes[have..]) {
                 Ok(0) => break,
                 Ok(more) => have += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!(
                     "{error} after {have} bytes: {:?}",
                     String::from_utf8_lossy(&bytes[..have.min(200)])
@@ -202,6 +203,7 @@ impl<S: Read + Write> Client<S> {
                 Ok(0) => return bytes,
                 Ok(count) => bytes.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("the server does not close: {error}"),
             }
         }

@@ -1,0 +1,45 @@
+//! The log on standard error: how much of it is written can change while the process runs.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Names a filter such as `info,tiercache::dry=debug`, which then stays whatever clients say.
+const FILTER_VARIABLE: &str = "TIERCACHE_LOG";
+
+/// Sets how much is logged, from 0 to 3.
+pub type SetVerbosity = Box<dyn Fn(u32) + Send + Sync>;
+
+/// Starts to log: warnings and what the server does as a whole, more with each `-v`. Answers how to
+/// change that.
+pub fn start(verbosity: u32) -> SetVerbosity {
+    let chosen = EnvFilter::try_from_env(FILTER_VARIABLE);
+    let fixed = chosen.is_ok();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(chosen.unwrap_or_else(|_| filter(verbosity)))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(verbosity > 0)
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    Box::new(move |verbosity| {
+        if fixed {
+            return;
+        }
+        match handle.reload(filter(verbosity)) {
+            Ok(()) => tracing::info!(verbosity, "a client set how much is logged"),
+            Err(error) => tracing::warn!(%error, "set how much is logged"),
+        }
+    })
+}
+
+fn filter(verbosity: u32) -> EnvFilter {
+    let level = match verbosity {
+        0 => "info",
+        // Requests are asked for at 2 (`command::COMMANDS_LOGGED_FROM`) and written at this level.
+        1 | 2 => "debug",
+        _ => "trace",
+    };
+    EnvFilter::new(format!("warn,tiercache={level}"))
+}
