@@ -9,6 +9,7 @@
 pub mod background;
 mod banner;
 pub mod logging;
+mod notify;
 mod process;
 mod progress;
 mod secrets;
@@ -41,6 +42,17 @@ use tracking::Follower;
 /// Names the file that receives the ports, as memcached's tests expect it.
 const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 
+/// What a stop may take beside the drain: connections, tracking, the dry tier's files.
+const STOP_BESIDE_DRAIN: Duration = Duration::from_secs(30);
+
+/// Whether a server may be started so at all; asked before anything is touched.
+///
+/// # Errors
+/// Says what has to be added or left out.
+pub fn check_start(config: &Config) -> anyhow::Result<()> {
+    process::check_identity(&config.process)
+}
+
 /// Runs a server until it is told to stop. `ready` is called once clients are served; `reread`
 /// gives the configuration as it is written now, when SIGHUP asks for it.
 ///
@@ -62,8 +74,12 @@ pub fn run(
         &config.process,
         config.server.max_connections,
     )?);
+    let inherited = Listeners::inherited(&config.server)?;
     let signals = Signals::watch()?;
-    let listeners = Listeners::bind(&config.server)?;
+    let listeners = match inherited {
+        Some(listeners) => listeners,
+        None => Listeners::bind(&config.server)?,
+    };
     let places: Vec<_> = listeners.places().cloned().collect();
     let parts = Parts::start(config)?;
     if signals.stop.is_cancelled() {
@@ -82,11 +98,13 @@ pub fn run(
         .transpose()?;
     banner::print(config, &places, &parts, &notices);
     ready();
+    notify::ready();
     let how = parts.wait_for_stop(&signals, &shared.control, &|| {
         secrets.reload();
         parts.reload_pools(&reread);
     });
     tracing::info!(?how, "stopping");
+    notify::stopping(config.tier.drain_timeout.0 + STOP_BESIDE_DRAIN);
     server.stop();
     drop(shared);
     let closed = parts.close(config, how);

@@ -78,6 +78,10 @@ fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
+    if let Err(error) = app::check_start(&config) {
+        eprintln!("tiercache: {error:#}");
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
     let reread = || Ok(read(flags)?.0);
     if !flags.daemon {
         let set_verbosity = logging::start(config.process.verbosity);

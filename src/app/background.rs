@@ -37,6 +37,9 @@ pub fn role() -> Role {
 /// # Errors
 /// It cannot be started, or it ended with this reason.
 pub fn start(verbosity: u32) -> anyhow::Result<ExitCode> {
+    if std::env::var("LISTEN_PID") == Ok(std::process::id().to_string()) {
+        bail!("-d: the sockets of LISTEN_FDS are for this process alone; run it in the foreground");
+    }
     let program = std::env::current_exe().context("find the program")?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))

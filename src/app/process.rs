@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+use rustix::process::{
+    DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
+    umask,
+};
+use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::config::Process;
 
@@ -18,22 +23,39 @@ const DESCRIPTORS_BESIDE: u64 = 4096;
 /// Of these, what a start insists on.
 const DESCRIPTORS_BESIDE_MIN: u64 = 64;
 
+/// memcached's rule: root's rights are given up, or kept on purpose (`-u root`).
+pub(super) fn check_identity(process: &Process) -> anyhow::Result<()> {
+    if process.user.is_none() && rustix::process::geteuid().is_root() {
+        bail!(
+            "can't run as root without the -u switch (-u USER gives root's rights up, -u root keeps them)"
+        );
+    }
+    Ok(())
+}
+
 /// Prepares the process. Returns lines that the start has to show.
 pub(super) fn prepare(process: &Process, connections_max: usize) -> anyhow::Result<Vec<String>> {
     let mut notices = Vec::new();
+    // Files hold what clients stored, sockets let clients in: neither is everybody's unless asked.
+    umask(Mode::from_raw_mode(0o077));
     raise_descriptors(connections_max as u64)?;
     if process.core_dumps {
         raise_core_limit()?;
+    } else {
+        forbid_cores();
     }
     match (&process.user, rustix::process::geteuid().is_root()) {
         (Some(user), true) => become_user(user)?,
         (Some(user), false) => {
             notices.push(format!("not started as root, so -u {user} changes nothing"))
         }
-        // memcached refuses. Containers run as root by default, and nothing here needs the right to.
-        (None, true) => notices.push("running as root; -u USER gives the rights up".to_owned()),
-        (None, false) => {}
+        (None, _) => {}
     }
+    if process.core_dumps {
+        // Changing the user took that away.
+        set_dumpable_behavior(DumpableBehavior::Dumpable).context("-r: allow core files")?;
+    }
+    set_no_new_privs(true).context("give up gaining rights by starting other programs")?;
     if process.lock_memory {
         // On fault: what is reserved but not used yet need not be in memory.
         let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
@@ -102,6 +124,18 @@ fn raise_core_limit() -> anyhow::Result<()> {
     }
 }
 
+/// A core file holds what clients stored. Only the limit in force is lowered: `-r` may raise it again.
+fn forbid_cores() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    let none = Rlimit {
+        current: Some(0),
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "forbid core files");
+    }
+}
+
 /// Gives up root's rights. The identity is the thread's, so this comes before all other threads.
 fn become_user(name: &str) -> anyhow::Result<()> {
     let accounts = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
@@ -112,10 +146,12 @@ fn become_user(name: &str) -> anyhow::Result<()> {
         Ok(()) | Err(Errno::PERM) => {}
         Err(error) => bail!("-u {name}: give up supplementary groups: {error}"),
     }
-    set_thread_gid(rustix::process::Gid::from_raw(gid))
-        .with_context(|| format!("-u {name}: change the group"))?;
-    set_thread_uid(rustix::process::Uid::from_raw(uid))
-        .with_context(|| format!("-u {name}: change the user"))
+    set_thread_gid(Gid::from_raw(gid)).with_context(|| format!("-u {name}: change the group"))?;
+    set_thread_uid(Uid::from_raw(uid)).with_context(|| format!("-u {name}: change the user"))?;
+    if uid != 0 && set_thread_uid(Uid::ROOT).is_ok() {
+        bail!("-u {name}: root's rights could be taken back");
+    }
+    Ok(())
 }
 
 /// The user and group id of an account, by name or user id.
@@ -144,6 +180,8 @@ impl PidFile {
         unfinished.push(".tmp");
         let write = || {
             let mut file = fs::File::create(&unfinished)?;
+            // Whoever supervises the process may be anybody.
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
             writeln!(file, "{}", std::process::id())?;
             fs::rename(&unfinished, path)
         };

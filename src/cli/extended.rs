@@ -99,6 +99,8 @@ fn refusal(name: &str) -> String {
         format!("-o {name}: memcached's proxy is not part of tiercache")
     } else if name == "drop_privileges" {
         format!("-o {name}: a system call filter is not built yet")
+    } else if name == "sock_cookie_id" {
+        format!("-o {name}: sockets are not marked for a firewall")
     } else {
         format!("-o {name}: unknown option")
     }

@@ -66,7 +66,7 @@ async fn run(
         .iter()
         .filter_map(|(_, place)| match place {
             Place::Unix(path) => Some(path.clone()),
-            Place::Tcp(_) => None,
+            Place::Tcp(_) | Place::Given(_) => None,
         })
         .collect();
     let dealer = Arc::new(Dealer {
@@ -129,7 +129,9 @@ impl Listener {
     fn watch(socket: Socket, place: &Place) -> io::Result<Listener> {
         Ok(match place {
             Place::Tcp(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
-            Place::Unix(_) => Listener::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?),
+            Place::Unix(_) | Place::Given(_) => {
+                Listener::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?)
+            }
         })
     }
 
@@ -148,7 +150,7 @@ async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
     let site = &dealer.site;
     let at = match &place {
         Place::Tcp(address) => Peer::Tcp(*address),
-        Place::Unix(path) => Peer::Unix(path.clone()),
+        Place::Unix(path) | Place::Given(path) => Peer::Unix(path.clone()),
     };
     let clients = &site.shared.clients;
     clients.enter(LISTENER_ID, socket.as_raw_fd(), at, None, Doing::Listening);

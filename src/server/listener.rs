@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::config::{Address, ServerConfig};
+use super::inherited;
 
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,14 @@ pub enum ListenError {
         /// The operating system's reason.
         error: io::Error,
     },
+    /// A socket of whoever started the process that cannot be used.
+    #[error("use inherited socket {number} (LISTEN_FDS): {error}")]
+    Inherited {
+        /// Its place among those handed over.
+        number: usize,
+        /// What is wrong with it.
+        error: io::Error,
+    },
     /// A thread or its runtime that cannot be started.
     #[error("start a thread: {0}")]
     Thread(io::Error),
@@ -59,9 +68,23 @@ pub enum Place {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+    /// A unix socket that whoever started the process has bound, and will remove.
+    Given(PathBuf),
 }
 
 impl Listeners {
+    /// The sockets that whoever started the process listens on already (`LISTEN_FDS`), instead of
+    /// those that are configured; none if there are none. To be called before there are other
+    /// threads.
+    ///
+    /// # Errors
+    /// The first one that cannot be used.
+    pub fn inherited(config: &ServerConfig) -> Result<Option<Listeners>, ListenError> {
+        let sockets = inherited::take()?;
+        let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
+        Ok((!sockets.is_empty()).then_some(Listeners { sockets, backlog }))
+    }
+
     /// Binds all addresses, or the unix socket.
     ///
     /// # Errors
@@ -96,7 +119,7 @@ impl Listeners {
                     address: address.to_string(),
                     error,
                 },
-                Place::Unix(path) => ListenError::Unix {
+                Place::Unix(path) | Place::Given(path) => ListenError::Unix {
                     path: path.clone(),
                     error,
                 },
@@ -212,7 +235,7 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Tcp(address) => write!(out, "{address}"),
-            Place::Unix(path) => write!(out, "{}", path.display()),
+            Place::Unix(path) | Place::Given(path) => write!(out, "{}", path.display()),
         }
     }
 }
@@ -253,7 +276,7 @@ mod tests {
             .places()
             .map(|place| match place {
                 Place::Tcp(address) => address.port(),
-                Place::Unix(_) => 0,
+                Place::Unix(_) | Place::Given(_) => 0,
             })
             .collect();
         assert!(

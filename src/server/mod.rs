@@ -20,6 +20,7 @@ pub mod config;
 mod connection;
 mod gate;
 mod held;
+mod inherited;
 mod input;
 mod listener;
 mod watching;

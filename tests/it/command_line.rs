@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Server, program};
+use crate::support::{Server, identity, program};
 
 fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
@@ -119,6 +119,7 @@ fn a_daemon_is_ready_when_the_program_returns() {
     let pid_file = folder.path().join("pid");
     let ports = folder.path().join("ports");
     let output = program()
+        .args(identity())
         .args(["-d", "-p", "-1", "-l", "127.0.0.1", "-m", "16", "-P"])
         .arg(&pid_file)
         .env("MEMCACHED_PORT_FILENAME", &ports)
@@ -150,7 +151,8 @@ fn a_daemon_is_ready_when_the_program_returns() {
 fn a_daemon_that_fails_says_why() {
     let server = Server::start(&[]);
     let port = server.connect().0.peer_addr().unwrap().port().to_string();
-    let output = run(&["-d", "-l", "127.0.0.1", "-p", &port, "-m", "16"]);
+    let arguments = ["-d", "-l", "127.0.0.1", "-p", &port, "-m", "16"];
+    let output = run(&[identity(), &arguments].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output.stderr).contains("listen on 127.0.0.1"),

@@ -6,6 +6,7 @@ mod auth;
 mod command_line;
 mod config;
 mod connection;
+mod process;
 mod support;
 mod tidy;
 mod tiers;

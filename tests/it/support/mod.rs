@@ -15,6 +15,15 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_tiercache"))
 }
 
+/// Like memcached, the server wants to be told whom to run as when it is started as root.
+pub(crate) fn identity() -> &'static [&'static str] {
+    if rustix::process::geteuid().is_root() {
+        &["-u", "root"]
+    } else {
+        &[]
+    }
+}
+
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -37,11 +46,12 @@ impl Server {
         )
     }
 
-    /// Starts a server with these arguments alone.
+    /// Starts a server with these arguments, and as whom to run.
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Server {
         let port_file = folder.path().join("ports");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = program()
+            .args(identity())
             .args(arguments)
             .env("MEMCACHED_PORT_FILENAME", &port_file)
             .current_dir(folder.path())
@@ -78,6 +88,11 @@ impl Server {
             );
             std::thread::yield_now();
         }
+    }
+
+    /// The process' id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the server has logged.
