@@ -82,6 +82,8 @@ async fn run(
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
+            // In this order: a busy machine may come to both stops at once, and the sockets go first.
+            biased;
             () = stop.accepting.cancelled(), if !accepting.is_empty() => {
                 accepting.shutdown().await;
                 for path in &unix_sockets {
