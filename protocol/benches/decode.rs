@@ -5,8 +5,9 @@
 
 use std::hint::black_box;
 use std::time::Instant;
+use tiercache_protocol::binary::Opcode;
 use tiercache_protocol::encode::{self, ItemFacts, StoreFacts, StoreReply};
-use tiercache_protocol::{Decoded, Decoder, Form, Request};
+use tiercache_protocol::{BinaryForm, Decoded, Decoder, Form, Request};
 
 const ROUNDS_DEFAULT: u32 = 2_000_000;
 const ITEM_VALUE_MAX: usize = 1024 * 1024;
@@ -44,6 +45,8 @@ fn main() {
         ),
         ("delete", b"delete memtier-00000001\r\n".to_vec()),
         ("incr", b"incr memtier-00000001 1\r\n".to_vec()),
+        ("binary get", packet(0x00, &[], &[])),
+        ("binary set", packet(0x01, &[0; 8], &[b'x'; 100])),
     ];
     for (name, bytes) in &cases {
         if filter.as_ref().is_some_and(|filter| filter != name) {
@@ -59,6 +62,25 @@ fn main() {
     if filter.as_ref().is_none_or(|filter| filter == "reply") {
         replies(rounds);
     }
+}
+
+/// A packet with the key that the lines have.
+fn packet(opcode: u8, extras: &[u8], value: &[u8]) -> Vec<u8> {
+    let key = b"memtier-00000001";
+    let body_len = (extras.len() + key.len() + value.len()) as u32;
+    let mut bytes = vec![
+        0x80,
+        opcode,
+        0,
+        key.len() as u8,
+        extras.len() as u8,
+        0,
+        0,
+        0,
+    ];
+    bytes.extend(body_len.to_be_bytes());
+    bytes.extend([0; 12]);
+    [&bytes, extras, key, value].concat()
 }
 
 /// Decodes one request and looks at each of its keys.
@@ -90,6 +112,18 @@ fn replies(rounds: u32) {
         black_box(&out);
     }
     report("reply: value line", start, rounds);
+
+    let start = Instant::now();
+    for _ in 0..rounds {
+        out.clear();
+        let form = black_box(BinaryForm {
+            opcode: Opcode::GETK,
+            opaque: 1,
+        });
+        encode::binary_item_head(&mut out, form, black_box(b"memtier-00000001"), 0, 9, 100);
+        black_box(&out);
+    }
+    report("reply: binary item", start, rounds);
 
     let start = Instant::now();
     for _ in 0..rounds {

@@ -3,6 +3,7 @@
 mod admin;
 mod attack;
 mod auth;
+mod binary;
 mod command_line;
 mod config;
 mod connection;
