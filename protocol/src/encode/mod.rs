@@ -99,7 +99,8 @@ pub enum TouchReply {
 }
 
 /// `VALUE key flags bytes[ cas]\r\n`; the value and its `\r\n` follow from the caller.
-#[inline]
+// A call of it is 20 instructions of a get that has 1,300.
+#[inline(always)]
 pub fn value_line(out: &mut Vec<u8>, key: &[u8], flags: u32, value_len: usize, cas: Option<u64>) {
     // What follows the key is laid out beside the answer and copied at once: three spaces, numbers
     // of at most 10, 20 and 20 digits, the line end.
