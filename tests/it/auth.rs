@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use tempfile::TempDir;
 
-use crate::support::{Client, PATIENCE, Server, program};
+use crate::support::{Client, PATIENCE, Server, identity, program};
 
 const TCP: [&str; 8] = ["-p", "-1", "-l", "127.0.0.1", "-m", "16", "-t", "1"];
 
@@ -188,6 +188,7 @@ fn the_file_is_checked_and_kept_secret() {
     ] {
         let folder = folder(users);
         let output = program()
+            .args(identity())
             .args(TCP)
             .arg("-Y")
             .arg(folder.path().join("users"))
