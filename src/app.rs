@@ -190,6 +190,7 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             settings: settings::settings(config),
+            tls: secrets.tls.clone(),
             users: secrets.users.clone(),
             control: Control::new(set_verbosity),
             detail: Detail::new(settings::delimiter(config)),

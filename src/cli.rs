@@ -13,7 +13,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{
-    Auth, Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tracking,
+    Auth, Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tls,
+    Tracking,
 };
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
@@ -244,6 +245,9 @@ pub struct Flags {
     /// Refuse the command watch
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
+    /// Encrypt TCP connections, with the certificate of -o ssl_chain_cert
+    #[arg(short = 'Z', long)]
+    pub enable_ssl: bool,
     /// Clients authenticate as a user of this file, with lines user:password
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
@@ -311,7 +315,7 @@ impl Flags {
             [] => Vec::new(),
             flags => {
                 vec![format!(
-                    "no effect here, as there are no slabs to tune: {}",
+                    "no effect here, as there are no slabs and buffers to tune: {}",
                     flags.join(", ")
                 )]
             }
@@ -394,7 +398,10 @@ impl Flags {
                 pid_file: self.pidfile.clone(),
                 lock_memory: on(self.lock_memory),
                 core_dumps: on(self.enable_coredumps),
-                ..Server::default()
+            },
+            tls: Tls {
+                enabled: on(self.enable_ssl),
+                ..extended.tls
             },
             auth: Auth {
                 file: self.auth_file.clone(),

@@ -24,6 +24,7 @@ use crate::auth::AuthConfig;
 use crate::dry::DryConfig;
 use crate::server::ServerConfig;
 use crate::tier::TierConfig;
+use crate::tls::TlsConfig;
 use crate::tracking::TrackingConfig;
 use crate::units::ByteSize;
 use crate::upstream::UpstreamConfig;
@@ -44,6 +45,8 @@ pub struct Config {
     pub upstream: Option<UpstreamConfig>,
     /// Records about dried items.
     pub tracking: TrackingConfig,
+    /// Encryption; none unless it is asked for.
+    pub tls: Option<TlsConfig>,
     /// Who may use the cache; everybody if this is none.
     pub auth: Option<AuthConfig>,
     /// Which commands clients may use.

@@ -209,6 +209,12 @@ pub struct ServerCounters {
     pub stalled_kicks: AtomicU64,
     /// Connections closed because the client did not read its answers.
     pub unread_kicks: AtomicU64,
+    /// Handshakes that failed.
+    pub ssl_handshake_errors: AtomicU64,
+    /// Encrypted connections that broke the protocol later.
+    pub ssl_proto_errors: AtomicU64,
+    /// Handshakes that resumed no session.
+    pub ssl_new_sessions: AtomicU64,
     /// Panics caught in a connection.
     pub panics: AtomicU64,
 }

@@ -6,6 +6,7 @@ use crate::command::Settings;
 use crate::config::Config;
 use crate::server::config::BeyondLimit;
 use crate::tier::config::Evict;
+use crate::tls::MinVersion;
 
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
@@ -37,6 +38,7 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         dry,
         upstream: _,
         tracking,
+        tls,
         auth,
         commands,
         process,
@@ -141,7 +143,7 @@ fn rows(config: &Config) -> Vec<(String, String)> {
             "keys_per_get_max",
             commands.strict.keys_per_get_max.to_string(),
         ),
-        row("ssl_enabled", word(false)),
+        row("ssl_enabled", word(tls.is_some())),
         row("memory_file", "(null)".to_owned()),
         row("client_flags_size", size_of::<u32>().to_string()),
         row("hot_size", tier.hot_size.0.to_string()),
@@ -149,6 +151,37 @@ fn rows(config: &Config) -> Vec<(String, String)> {
         row("cold_size", tier.cold_size.0.to_string()),
         row("cold_ttl", tier.cold_ttl.to_string()),
     ];
+    if let Some(tls) = tls {
+        rows.extend([
+            row("ssl_chain_cert", tls.chain_cert.display().to_string()),
+            row("ssl_key", tls.key.display().to_string()),
+            row("ssl_verify_mode", (tls.verify as u8).to_string()),
+            row("ssl_keyformat", (tls.key_format as u8 + 1).to_string()),
+            row(
+                "ssl_ciphers",
+                if tls.ciphers.is_empty() {
+                    null()
+                } else {
+                    tls.ciphers.join(":")
+                },
+            ),
+            row(
+                "ssl_ca_cert",
+                tls.ca_cert
+                    .as_ref()
+                    .map_or_else(null, |path| path.display().to_string()),
+            ),
+            row("ssl_session_cache", word(tls.session_cache)),
+            row("ssl_kernel_tls", word(false)),
+            row(
+                "ssl_min_version",
+                match tls.min_version {
+                    MinVersion::V1_2 => "tlsv1.2".to_owned(),
+                    MinVersion::V1_3 => "tlsv1.3".to_owned(),
+                },
+            ),
+        ]);
+    }
     if let Some(dry) = dry {
         rows.extend([
             row("dry_path", dry.folder.display().to_string()),

@@ -6,8 +6,6 @@ use clap::Args;
 /// help, where test suites look for what a server can do.
 #[derive(Debug, Clone, Default, Args)]
 pub struct UnbuiltFlags {
-    #[arg(short = 'Z', long, hide = true)]
-    enable_ssl: bool,
     #[arg(short = 'S', long, hide = true)]
     enable_sasl: bool,
     #[arg(short = 'e', long, hide = true)]
@@ -34,11 +32,6 @@ impl UnbuiltFlags {
     pub(super) fn refuse(&self) -> Result<(), String> {
         let later = "not built yet";
         let flags = [
-            (
-                self.enable_ssl,
-                "-Z",
-                "encrypted connections: not built yet",
-            ),
             (self.enable_sasl, "-S", "SASL authentication: not built yet"),
             (
                 self.memory_file.is_some(),

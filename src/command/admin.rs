@@ -1,11 +1,13 @@
 //! version verbosity stats shutdown cache_memlimit lru_crawler and their like.
 
+use std::sync::Arc;
+
 use tiercache_protocol::request::{Admin, Form, Shutdown};
 use tiercache_protocol::{Reject, encode};
 
 use super::listing::{Classes, Shape};
 use super::settings::{MEMCACHED_VERSION, Stop};
-use super::{COMMANDS_LOGGED_FROM, Executor, Flow, Progress};
+use super::{COMMANDS_LOGGED_FROM, Executor, Flow, For, Progress, Wait};
 use crate::watch::Kinds;
 
 /// Smallest and largest limit that `cache_memlimit` takes, in MiB, as in memcached.
@@ -43,7 +45,24 @@ impl Executor {
             Admin::LruCrawler(arguments) => return self.lru_crawler(arguments, progress, out),
             Admin::Lru(arguments) | Admin::Slabs(arguments) => tune(admin, arguments, out),
             Admin::Watch(arguments) => return self.watch(arguments, out),
-            Admin::RefreshCerts => out.extend_from_slice(b"ERROR\r\n"),
+            Admin::RefreshCerts => return self.refresh_certs(progress, out),
+        }
+        Flow::Done
+    }
+
+    /// Reads the certificates again; connections that are open go on.
+    fn refresh_certs(&self, progress: &mut Progress, out: &mut Vec<u8>) -> Flow {
+        let Some(tls) = &self.shared.tls else {
+            return Self::refuse(out, Reject::Unknown);
+        };
+        match progress.reloaded.take().map(|reloaded| *reloaded) {
+            None => return Flow::Wait(Wait(For::Certificates(Arc::clone(tls)))),
+            Some(Ok(())) => out.extend_from_slice(b"OK\r\n"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "refresh_certs: the certificates stay as they were");
+                out.extend_from_slice(error.sentence().as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
         }
         Flow::Done
     }

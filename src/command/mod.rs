@@ -41,6 +41,7 @@ use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
 use crate::tier::{Attempt, Below, Blocked, Cache, KeyHash, Local, Outcome, WINDOW_KEYS};
+use crate::tls::{Tls, TlsError};
 use crate::watch::{Subscription, Watch};
 use listing::Listing;
 use pool::Proxy;
@@ -61,6 +62,8 @@ pub struct Shared {
     pub clock: Arc<Clock>,
     /// What the command line and the configuration say about commands.
     pub settings: Settings,
+    /// Certificates of encrypted listeners.
+    pub tls: Option<Arc<Tls>>,
     /// Who may use the cache; everybody if this is none.
     pub users: Option<Arc<Users>>,
     /// How a command stops the server.
@@ -97,6 +100,8 @@ pub struct Progress {
     told: bool,
     /// Of the few commands that list, so that the others need not begin and drop one.
     listing: Option<Box<Listing>>,
+    /// What became of certificates that were read again.
+    reloaded: Option<Box<Result<(), TlsError>>>,
 }
 
 impl Progress {
@@ -140,6 +145,8 @@ enum For {
     Keys(Below),
     /// How many items there are of each size.
     Sizes,
+    /// The certificates being read again.
+    Certificates(Arc<Tls>),
 }
 
 impl From<Blocked> for Wait {
@@ -221,6 +228,12 @@ impl Executor {
                 let cache = Arc::clone(cache);
                 let sizes = tokio::task::spawn_blocking(move || cache.sizes()).await;
                 progress.listing().sizes = Some(sizes.unwrap_or_default());
+            }
+            For::Certificates(tls) => {
+                let reloaded = tokio::task::spawn_blocking(move || tls.reload()).await;
+                let reloaded =
+                    reloaded.unwrap_or_else(|error| Err(TlsError::Options(error.to_string())));
+                progress.reloaded = Some(Box::new(reloaded));
             }
         }
     }

@@ -196,6 +196,19 @@ impl Executor {
         for (name, value) in figures {
             rows.number(name.as_bytes(), *value);
         }
+        if let Some(tls) = &shared.tls {
+            for (name, value) in [
+                ("ssl_new_sessions", server.ssl_new_sessions.load(Relaxed)),
+                (
+                    "ssl_handshake_errors",
+                    server.ssl_handshake_errors.load(Relaxed),
+                ),
+                ("ssl_proto_errors", server.ssl_proto_errors.load(Relaxed)),
+                ("time_since_server_cert_refresh", tls.seconds_since_load()),
+            ] {
+                rows.number(name.as_bytes(), value);
+            }
+        }
         write_dry(rows, &tiers);
         rows.row(b"tier_state", tiers.tier_state.as_bytes());
     }

@@ -11,6 +11,7 @@ use tiercache_protocol::Syntax;
 
 use crate::dry::Durability;
 use crate::tier::config::{DryAhead, Policy};
+use crate::tls::{ClientCertificate, KeyFormat, MinVersion};
 use crate::tracking;
 use crate::units::{ByteSize, Span};
 use crate::upstream::config::Sharing;
@@ -191,8 +192,30 @@ section! {
         lock_memory: bool,
         /// Raise the core file limit; `-r`.
         core_dumps: bool,
-        /// Encryption.
-        tls: NotBuilt,
+    }
+}
+
+section! {
+    /// Encryption.
+    Tls {
+        /// Whether TCP listeners are encrypted; `-Z`.
+        enabled: bool,
+        /// The server's certificate and those that vouch for it; `-o ssl_chain_cert`.
+        chain_cert: PathBuf,
+        /// Its private key; `-o ssl_key`.
+        key: PathBuf,
+        /// How the key is written; `-o ssl_keyformat`.
+        key_format: KeyFormat,
+        /// Which certificate clients show; `-o ssl_verify_mode`.
+        verify: ClientCertificate,
+        /// Authorities of clients' certificates; `-o ssl_ca_cert`.
+        ca_cert: PathBuf,
+        /// Cipher suites to offer; `-o ssl_ciphers`.
+        ciphers: Vec<String>,
+        /// Whether sessions are resumed; `-o ssl_session_cache`.
+        session_cache: bool,
+        /// The oldest version spoken; `-o ssl_min_version`.
+        min_version: MinVersion,
     }
 }
 
@@ -259,6 +282,8 @@ pub struct Layer {
     pub server: Server,
     /// Upstream memcached servers.
     pub memcached: Memcached,
+    /// Encryption.
+    pub tls: Tls,
     /// Users and passwords.
     pub auth: Auth,
     #[serde(skip_serializing)]
@@ -278,7 +303,7 @@ pub struct Layer {
 
 impl Layer {
     /// The sections and the names of their options.
-    pub const SECTIONS: [(&str, &[&str]); 9] = [
+    pub const SECTIONS: [(&str, &[&str]); 10] = [
         ("memory", Memory::KEYS),
         ("hot", Hot::KEYS),
         ("cold", Cold::KEYS),
@@ -286,18 +311,13 @@ impl Layer {
         ("tracking", Tracking::KEYS),
         ("server", Server::KEYS),
         ("memcached", Memcached::KEYS),
+        ("tls", Tls::KEYS),
         ("auth", Auth::KEYS),
         ("admin", Admin::KEYS),
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 5] = [
-        "dry.spool",
-        "tracking.url",
-        "server.tls",
-        "admin.listen",
-        "admin.token",
-    ];
+    pub const NOT_BUILT: [&str; 4] = ["dry.spool", "tracking.url", "admin.listen", "admin.token"];
 
     /// These options, and `lower`'s where these are open.
     #[must_use]
@@ -310,6 +330,7 @@ impl Layer {
             tracking: self.tracking.over(lower.tracking),
             server: self.server.over(lower.server),
             memcached: self.memcached.over(lower.memcached),
+            tls: self.tls.over(lower.tls),
             auth: self.auth.over(lower.auth),
             ..Layer::default()
         }

@@ -1,7 +1,8 @@
 //! A configuration as a file, every option spelled out.
 
 use crate::config::layer::{
-    Auth, Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tracking,
+    Auth, Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tls,
+    Tracking,
 };
 use crate::config::{Config, pools};
 use crate::server::config::BeyondLimit;
@@ -15,11 +16,12 @@ pub(super) fn to_layer(config: &Config) -> Layer {
         dry,
         upstream,
         tracking,
+        tls,
         auth,
         commands,
         process,
     } = config;
-    let dry = dry.as_ref();
+    let (dry, tls) = (dry.as_ref(), tls.as_ref());
     let (hot_backend, cold_backend) = match upstream {
         None => (RamBackend::Ram, RamBackend::Ram),
         Some(upstream) if upstream.copies => (RamBackend::Ram, RamBackend::Memcached),
@@ -104,7 +106,17 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             pid_file: process.pid_file.clone(),
             lock_memory: Some(process.lock_memory),
             core_dumps: Some(process.core_dumps),
-            tls: None,
+        },
+        tls: Tls {
+            enabled: Some(tls.is_some()),
+            chain_cert: tls.map(|tls| tls.chain_cert.clone()),
+            key: tls.map(|tls| tls.key.clone()),
+            key_format: tls.map(|tls| tls.key_format),
+            verify: tls.map(|tls| tls.verify),
+            ca_cert: tls.and_then(|tls| tls.ca_cert.clone()),
+            ciphers: tls.map(|tls| tls.ciphers.clone()),
+            session_cache: tls.map(|tls| tls.session_cache),
+            min_version: tls.map(|tls| tls.min_version),
         },
         auth: Auth {
             file: auth.as_ref().map(|auth| auth.file.clone()),

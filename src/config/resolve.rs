@@ -6,8 +6,9 @@ use crate::config::layer::{self, Layer, Octal, Protocol};
 use crate::config::pools::{self, Ram};
 use crate::config::{Commands, Config, Machine, Process};
 use crate::dry::DryConfig;
-use crate::server::config::{Address, BeyondLimit, ServerConfig};
+use crate::server::config::{Address, BeyondLimit, Encryption, ServerConfig};
 use crate::tier::config::{Evict, TierConfig};
+use crate::tls::{ClientCertificate, TlsConfig};
 use crate::tracking::TrackingConfig;
 use crate::units::{ByteSize, Span};
 use crate::watch;
@@ -59,6 +60,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         dry,
         tracking,
         server,
+        tls,
         auth,
         ..
     } = layer;
@@ -69,12 +71,17 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
     }
     let commands = commands(&server)?;
     let process = process(&server)?;
+    let tls = tls_config(tls)?;
+    let mut server = server_config(server, machine, tier.item_size_max)?;
+    server.tls = tls.as_ref().map(|tls| tls.verify);
+    check_listeners(&server, tls.as_ref())?;
     Ok(Config {
-        server: server_config(server, machine, tier.item_size_max)?,
+        server,
         dry: dry_config(dry, &tier)?,
         upstream,
         tracking: tracking_config(tracking),
         tier,
+        tls,
         auth: auth.file.map(|file| AuthConfig { file }),
         commands,
         process,
@@ -283,7 +290,11 @@ fn server_config(
     let listen = match (&server.unix_socket, server.listen) {
         (Some(_), _) => Vec::new(),
         (None, None) => port
-            .map(|port| Address { host: None, port })
+            .map(|port| Address {
+                host: None,
+                port,
+                encryption: Encryption::Default,
+            })
             .into_iter()
             .collect(),
         (None, Some(texts)) => addresses(&texts, port)?,
@@ -296,6 +307,7 @@ fn server_config(
     }
     Ok(ServerConfig {
         listen,
+        tls: None,
         unix_socket: server.unix_socket,
         unix_mask: server
             .unix_mask
@@ -324,6 +336,76 @@ fn server_config(
         )?,
         item_size_max: item_size_max.as_usize(),
     })
+}
+
+fn tls_config(tls: layer::Tls) -> Result<Option<TlsConfig>, ConfigError> {
+    if tls.enabled != Some(true) {
+        let set = [
+            ("tls.chain_cert", tls.chain_cert.is_some()),
+            ("tls.key", tls.key.is_some()),
+            (
+                "tls.verify",
+                tls.verify
+                    .is_some_and(|verify| verify != ClientCertificate::None),
+            ),
+            ("tls.ca_cert", tls.ca_cert.is_some()),
+        ];
+        return match set.into_iter().find(|(_, set)| *set) {
+            Some((key, _)) => refuse(key, "has no effect without encryption (tls.enabled, -Z)"),
+            None => Ok(None),
+        };
+    }
+    let Some(chain_cert) = tls.chain_cert else {
+        return refuse(
+            "tls.enabled",
+            "needs a certificate (tls.chain_cert, -o ssl_chain_cert)",
+        );
+    };
+    let verify = tls.verify.unwrap_or_default();
+    if verify != ClientCertificate::None && tls.ca_cert.is_none() {
+        return refuse(
+            "tls.verify",
+            "needs authorities (tls.ca_cert, -o ssl_ca_cert)",
+        );
+    }
+    Ok(Some(TlsConfig {
+        key: tls.key.unwrap_or_else(|| chain_cert.clone()),
+        chain_cert,
+        key_format: tls.key_format.unwrap_or_default(),
+        verify,
+        ca_cert: tls.ca_cert,
+        ciphers: tls.ciphers.unwrap_or_default(),
+        session_cache: tls.session_cache.unwrap_or(false),
+        min_version: tls.min_version.unwrap_or_default(),
+    }))
+}
+
+/// What listeners and encryption have to do with each other.
+fn check_listeners(server: &ServerConfig, tls: Option<&TlsConfig>) -> Result<(), ConfigError> {
+    let listens = |wanted: Encryption| {
+        let mut listen = server.listen.iter();
+        listen.any(|address| address.encryption == wanted)
+    };
+    match tls {
+        None if server
+            .listen
+            .iter()
+            .any(|address| address.encryption != Encryption::Default) =>
+        {
+            refuse(
+                "server.listen",
+                "notls, btls and mtls are for encrypted servers (tls.enabled, -Z)",
+            )
+        }
+        Some(_) if server.listen.is_empty() => {
+            refuse("tls.enabled", "there is no TCP listener to encrypt")
+        }
+        Some(tls) if listens(Encryption::Mutual) && tls.ca_cert.is_none() => refuse(
+            "server.listen",
+            "mtls needs authorities (tls.ca_cert, -o ssl_ca_cert)",
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The addresses of a list such as `127.0.0.1,[::1]:11212,tag[a]:host`.

@@ -66,7 +66,7 @@ async fn run(
         .iter()
         .filter_map(|(_, place)| match place {
             Place::Unix(path) => Some(path.clone()),
-            Place::Tcp(_) | Place::Given(_) => None,
+            Place::Tcp(_) | Place::Tls(..) | Place::Given(_) => None,
         })
         .collect();
     let dealer = Arc::new(Dealer {
@@ -130,7 +130,7 @@ enum Listener {
 impl Listener {
     fn watch(socket: Socket, place: &Place) -> io::Result<Listener> {
         Ok(match place {
-            Place::Tcp(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Place::Tcp(_) | Place::Tls(..) => Listener::Tcp(TcpListener::from_std(socket.into())?),
             Place::Unix(_) | Place::Given(_) => {
                 Listener::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?)
             }
@@ -138,9 +138,15 @@ impl Listener {
     }
 
     /// The next connection, free to be watched by a worker's runtime.
-    async fn accept(&self) -> io::Result<worker::Socket> {
+    async fn accept(&self, place: &Place) -> io::Result<worker::Socket> {
         Ok(match self {
-            Listener::Tcp(listener) => worker::Socket::Tcp(listener.accept().await?.0.into_std()?),
+            Listener::Tcp(listener) => {
+                let stream = listener.accept().await?.0.into_std()?;
+                match place {
+                    Place::Tls(_, wanted) => worker::Socket::Tls(stream, *wanted),
+                    _ => worker::Socket::Tcp(stream),
+                }
+            }
             Listener::Unix(listener) => {
                 worker::Socket::Unix(listener.accept().await?.0.into_std()?)
             }
@@ -151,7 +157,7 @@ impl Listener {
 async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
     let site = &dealer.site;
     let at = match &place {
-        Place::Tcp(address) => Peer::Tcp(*address),
+        Place::Tcp(address) | Place::Tls(address, _) => Peer::Tcp(*address),
         Place::Unix(path) | Place::Given(path) => Peer::Unix(path.clone()),
     };
     let clients = &site.shared.clients;
@@ -164,7 +170,7 @@ async fn accept_all(socket: Socket, place: Place, dealer: Arc<Dealer>) {
         if site.config.beyond_limit == BeyondLimit::Wait {
             site.gate.wait().await;
         }
-        let socket = match listener.accept().await {
+        let socket = match listener.accept(&place).await {
             Ok(socket) => socket,
             Err(error) => {
                 rest_after(&error, &place).await;

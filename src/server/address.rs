@@ -1,8 +1,8 @@
-//! memcached's notation for a place to listen on: `[notls:][proto[ascii]:][tag[name]:]host[:port]`.
+//! memcached's notation for a place to listen on: `[notls:|btls:|mtls:][proto[ascii]:][tag[name]:]host[:port]`.
 
 use std::fmt;
 
-use super::config::Address;
+use super::config::{Address, Encryption};
 
 impl Address {
     /// Reads one listener of `-l`. `default_port` is used where the text names no port; a text
@@ -11,12 +11,11 @@ impl Address {
     /// # Errors
     /// Says what about the text is not understood or not built.
     pub fn parse(text: &str, default_port: Option<u16>) -> Result<Address, String> {
-        for tls in ["notls", "btls", "mtls"] {
-            if text.starts_with(tls) {
-                return Err(format!("{text:?}: {tls} listeners are not built yet"));
-            }
-        }
-        let (protocol, rest) = prefix(text, "proto")?;
+        let (encryption, rest) = Encryption::PREFIXES
+            .iter()
+            .find_map(|(prefix, encryption)| Some((*encryption, text.strip_prefix(prefix)?)))
+            .unwrap_or((Encryption::Default, text));
+        let (protocol, rest) = prefix(rest, "proto")?;
         match protocol {
             None | Some("ascii" | "negotiating") => {}
             Some(other) => return Err(format!("{text:?}: protocol {other} is not built yet")),
@@ -44,7 +43,11 @@ impl Address {
         let host = Some(host)
             .filter(|host| !host.is_empty() && *host != "*")
             .map(str::to_owned);
-        Ok(Address { host, port })
+        Ok(Address {
+            host,
+            port,
+            encryption,
+        })
     }
 }
 
@@ -68,6 +71,7 @@ fn prefix<'a>(text: &'a str, word: &str) -> Result<(Option<&'a str>, &'a str), S
 impl fmt::Display for Address {
     /// In the form that [`Address::parse`] reads.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.encryption.prefix())?;
         match self.host.as_deref() {
             None => write!(out, "*:{}", self.port),
             Some(host) if host.contains(':') => write!(out, "[{host}]:{}", self.port),
@@ -91,6 +95,9 @@ mod tests {
             ("*:7", "*:7"),
             ("proto[ascii]:tag[a]:10.0.0.1:9", "10.0.0.1:9"),
             ("tag_tools_:10.0.0.1", "10.0.0.1:11211"),
+            ("notls:tag[a]:h", "notls:h:11211"),
+            ("btls:[::1]:5", "btls:[::1]:5"),
+            ("mtls:*:7", "mtls:*:7"),
             ("tagged.example", "tagged.example:11211"),
         ] {
             assert_eq!(
@@ -108,7 +115,6 @@ mod tests {
             "[::1",
             "h:port",
             "h:70000",
-            "btls:h",
         ] {
             assert!(Address::parse(text, Some(11211)).is_err(), "{text}");
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tiercache_protocol::Syntax;
 
+use crate::tls::ClientCertificate;
 use crate::units::Span;
 
 /// Listeners, workers and limits of connections.
@@ -11,6 +12,8 @@ use crate::units::Span;
 pub struct ServerConfig {
     /// Where to listen for TCP. Default port 11211 of all interfaces.
     pub listen: Vec<Address>,
+    /// How TCP listeners are encrypted: which certificate clients show. Default not encrypted.
+    pub tls: Option<ClientCertificate>,
     /// A unix socket to listen on instead of TCP. Default none.
     pub unix_socket: Option<PathBuf>,
     /// The unix socket's access bits, `-a`. Default 0o700.
@@ -51,7 +54,9 @@ impl Default for ServerConfig {
             listen: vec![Address {
                 host: None,
                 port: ServerConfig::PORT,
+                encryption: Encryption::Default,
             }],
+            tls: None,
             unix_socket: None,
             unix_mask: 0o700,
             backlog: 1024,
@@ -74,6 +79,51 @@ pub struct Address {
     pub host: Option<String>,
     /// The TCP port; 0 lets the kernel choose.
     pub port: u16,
+    /// Whether this listener differs from the others in encryption.
+    pub encryption: Encryption,
+}
+
+impl Address {
+    /// Which certificate clients show here, if it is encrypted. `default` is that of all listeners.
+    pub fn tls(&self, default: Option<ClientCertificate>) -> Option<ClientCertificate> {
+        let default = default?;
+        match self.encryption {
+            Encryption::Default => Some(default),
+            Encryption::Off => None,
+            Encryption::Basic => Some(ClientCertificate::None),
+            Encryption::Mutual => Some(ClientCertificate::Require),
+        }
+    }
+}
+
+/// Whether a listener differs from the others in encryption.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// As all.
+    #[default]
+    Default,
+    /// Not encrypted: `notls:`.
+    Off,
+    /// Encrypted, without certificates of clients: `btls:`.
+    Basic,
+    /// Encrypted, with certificates of clients: `mtls:`.
+    Mutual,
+}
+
+impl Encryption {
+    /// The prefixes of `-l` and what they mean.
+    pub(super) const PREFIXES: [(&str, Encryption); 3] = [
+        ("notls:", Encryption::Off),
+        ("btls:", Encryption::Basic),
+        ("mtls:", Encryption::Mutual),
+    ];
+
+    pub(super) fn prefix(self) -> &'static str {
+        let mut prefixes = Encryption::PREFIXES.iter();
+        prefixes
+            .find(|(_, encryption)| *encryption == self)
+            .map_or("", |(prefix, _)| prefix)
+    }
 }
 
 /// What happens to a connection beyond [`ServerConfig::max_connections`].

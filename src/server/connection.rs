@@ -12,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use tiercache_protocol::{Decoded, Decoder, Request};
@@ -34,13 +35,19 @@ const LOGGED_PER_SECOND: u32 = 100;
 
 static LOGGED: RateLimit = RateLimit::new(LOGGED_PER_SECOND);
 
-/// Serves a client until it leaves or has to leave.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: Place) {
+/// Serves a client until it leaves or has to leave. Its stream holds up to `stream_bytes` of unread
+/// answers beside those that are not sent.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    place: Place,
+    stream_bytes: usize,
+) {
     let mut connection = Connection {
         stream,
         worker: Rc::clone(&place.worker),
         client: Rc::clone(&place.client),
         answers: Vec::new(),
+        stream_bytes,
         late: place.worker.executor.borrow().late(),
     };
     let id = place.client.id();
@@ -52,6 +59,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, place: P
         Ok(()) => log(&place, || tracing::debug!(connection = id, "closed")),
         Err(error) => {
             place.client.fail();
+            if error.kind() == io::ErrorKind::InvalidData {
+                let counters = &place.worker.site.shared.metrics.server;
+                counters.ssl_proto_errors.fetch_add(1, Relaxed);
+            }
             // Clients vanish all the time; only somebody who looks for it wants to read of it.
             log(&place, || tracing::debug!(connection = id, %error, "lost"));
         }
@@ -77,6 +88,8 @@ pub(super) struct Connection<S> {
     pub(super) client: Rc<Client>,
     /// Replies that are not sent yet; lent by the worker for one turn.
     answers: Vec<u8>,
+    /// Unread answers that the stream may hold beside.
+    stream_bytes: usize,
     /// Answers among them that come later, if the server answers from pools.
     late: Option<Rc<Late>>,
 }
@@ -303,6 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             worker,
             client,
             answers,
+            stream_bytes,
             late: _,
         } = self;
         let mut sent = 0;
@@ -317,16 +331,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 worker.progress(client);
             }
-            if sent == answers.len() {
-                return Poll::Ready(Ok(()));
+            // What was taken may still wait in an encrypted stream.
+            if sent == answers.len()
+                && let Poll::Ready(flushed) = Pin::new(&mut *stream).poll_flush(cx)
+            {
+                return Poll::Ready(flushed);
             }
             stalled = true;
             client.set_doing(Doing::Sending);
             if let Some(abort) = client.abort_handle() {
+                let bytes = answers.capacity() + *stream_bytes;
                 worker
                     .site
                     .held
-                    .hold(client.id(), answers.capacity(), Why::Unread, abort);
+                    .hold(client.id(), bytes, Why::Unread, abort);
             }
             Poll::Pending
         })

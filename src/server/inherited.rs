@@ -6,19 +6,25 @@ use listenfd::ListenFd;
 use socket2::Socket;
 
 use super::listener::{ListenError, Place};
+use crate::tls::ClientCertificate;
 
-/// The sockets that were handed over, none if there was no handing over. To be called before there
-/// are other threads: it removes the variables, so that no child takes the sockets for its own.
-pub(super) fn take() -> Result<Vec<(Socket, Place)>, ListenError> {
+/// The sockets that were handed over, none if there was no handing over; `tls` tells how those of
+/// TCP are encrypted. To be called before there are other threads: it removes the variables, so that no child takes the sockets for its own.
+pub(super) fn take(tls: Option<ClientCertificate>) -> Result<Vec<(Socket, Place)>, ListenError> {
     let mut given = ListenFd::from_env();
     (0..given.len())
         .map(|number| {
-            take_one(&mut given, number).map_err(|error| ListenError::Inherited { number, error })
+            take_one(&mut given, number, tls)
+                .map_err(|error| ListenError::Inherited { number, error })
         })
         .collect()
 }
 
-fn take_one(given: &mut ListenFd, number: usize) -> io::Result<(Socket, Place)> {
+fn take_one(
+    given: &mut ListenFd,
+    number: usize,
+    tls: Option<ClientCertificate>,
+) -> io::Result<(Socket, Place)> {
     // What is no TCP socket stays in its place.
     let socket = match given.take_tcp_listener(number) {
         Ok(listener) => listener.map(Socket::from),
@@ -34,7 +40,7 @@ fn take_one(given: &mut ListenFd, number: usize) -> io::Result<(Socket, Place)> 
         Some(address) => {
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
-            Place::Tcp(address)
+            Place::of_tcp(address, tls)
         }
         None => Place::Given(address.as_pathname().unwrap_or("".as_ref()).to_owned()),
     };

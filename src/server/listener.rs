@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::config::{Address, ServerConfig};
 use super::inherited;
+use crate::tls::ClientCertificate;
 
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +67,22 @@ pub struct Listeners {
 pub enum Place {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A TCP address where connections are encrypted.
+    Tls(SocketAddr, ClientCertificate),
     /// A unix socket.
     Unix(PathBuf),
     /// A unix socket that whoever started the process has bound, and will remove.
     Given(PathBuf),
+}
+
+impl Place {
+    /// A TCP address, encrypted if clients are told which certificate to show.
+    pub(super) fn of_tcp(address: SocketAddr, tls: Option<ClientCertificate>) -> Place {
+        match tls {
+            None => Place::Tcp(address),
+            Some(wanted) => Place::Tls(address, wanted),
+        }
+    }
 }
 
 impl Listeners {
@@ -80,7 +93,7 @@ impl Listeners {
     /// # Errors
     /// The first one that cannot be used.
     pub fn inherited(config: &ServerConfig) -> Result<Option<Listeners>, ListenError> {
-        let sockets = inherited::take()?;
+        let sockets = inherited::take(config.tls)?;
         let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
         Ok((!sockets.is_empty()).then_some(Listeners { sockets, backlog }))
     }
@@ -100,7 +113,7 @@ impl Listeners {
             sockets.push((socket, Place::Unix(path.clone())));
         }
         for address in &config.listen {
-            bind_address(address, &mut sockets)?;
+            bind_address(address, config.tls, &mut sockets)?;
         }
         let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
         Ok(Listeners { sockets, backlog })
@@ -115,7 +128,7 @@ impl Listeners {
     pub(super) fn listen(self) -> Result<Vec<(Socket, Place)>, ListenError> {
         for (socket, place) in &self.sockets {
             socket.listen(self.backlog).map_err(|error| match place {
-                Place::Tcp(address) => ListenError::Tcp {
+                Place::Tcp(address) | Place::Tls(address, _) => ListenError::Tcp {
                     address: address.to_string(),
                     error,
                 },
@@ -139,7 +152,7 @@ pub fn write_port_file(path: &Path, places: &[Place]) -> io::Result<()> {
     unfinished.push(".lck");
     let mut file = fs::File::create(&unfinished)?;
     for place in places {
-        if let Place::Tcp(address) = place {
+        if let Place::Tcp(address) | Place::Tls(address, _) = place {
             let family = if address.is_ipv4() { "INET" } else { "INET6" };
             writeln!(file, "TCP {family}: {}", address.port())?;
         }
@@ -147,19 +160,24 @@ pub fn write_port_file(path: &Path, places: &[Place]) -> io::Result<()> {
     fs::rename(&unfinished, path)
 }
 
-fn bind_address(address: &Address, sockets: &mut Vec<(Socket, Place)>) -> Result<(), ListenError> {
+fn bind_address(
+    address: &Address,
+    tls: Option<ClientCertificate>,
+    sockets: &mut Vec<(Socket, Place)>,
+) -> Result<(), ListenError> {
+    let tls = address.tls(tls);
     let error = |error| ListenError::Tcp {
         address: address.to_string(),
         error,
     };
     let Some(host) = &address.host else {
         // IPv4 first: where the kernel chooses the port, IPv6 takes the same one.
-        let v4 = bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port)));
+        let v4 = bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port)), tls);
         let port = match &v4 {
-            Ok((_, Place::Tcp(bound))) => bound.port(),
+            Ok((_, Place::Tcp(bound) | Place::Tls(bound, _))) => bound.port(),
             _ => address.port,
         };
-        let v6 = bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let v6 = bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), tls);
         match (v4, v6) {
             (Err(reason), Err(_)) => return Err(error(reason)),
             // A port taken for one family must not be served for the other alone.
@@ -177,12 +195,12 @@ fn bind_address(address: &Address, sockets: &mut Vec<(Socket, Place)>) -> Result
             error,
         })?;
     for resolved in resolved {
-        sockets.push(bind_tcp(resolved).map_err(error)?);
+        sockets.push(bind_tcp(resolved, tls).map_err(error)?);
     }
     Ok(())
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Place)> {
+fn bind_tcp(address: SocketAddr, tls: Option<ClientCertificate>) -> io::Result<(Socket, Place)> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -197,7 +215,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Place)> {
     socket.set_keepalive(true)?;
     socket.bind(&SockAddr::from(address))?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok((socket, Place::Tcp(bound)))
+    Ok((socket, Place::of_tcp(bound, tls)))
 }
 
 fn bind_unix(path: &Path, mask: u32) -> io::Result<Socket> {
@@ -235,6 +253,7 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Tcp(address) => write!(out, "{address}"),
+            Place::Tls(address, _) => write!(out, "{address} (TLS)"),
             Place::Unix(path) | Place::Given(path) => write!(out, "{}", path.display()),
         }
     }
@@ -268,6 +287,7 @@ mod tests {
             listen: vec![Address {
                 host: None,
                 port: 0,
+                encryption: Default::default(),
             }],
             ..ServerConfig::default()
         };
@@ -275,7 +295,7 @@ mod tests {
         let ports: Vec<_> = listeners
             .places()
             .map(|place| match place {
-                Place::Tcp(address) => address.port(),
+                Place::Tcp(address) | Place::Tls(address, _) => address.port(),
                 Place::Unix(_) | Place::Given(_) => 0,
             })
             .collect();

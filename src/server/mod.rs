@@ -18,6 +18,7 @@ mod auth;
 mod buffers;
 pub mod config;
 mod connection;
+mod encrypted;
 mod gate;
 mod held;
 mod inherited;

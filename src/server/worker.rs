@@ -21,11 +21,13 @@ use tokio_util::context::TokioContext;
 use super::buffers::Buffers;
 use super::config::ServerConfig;
 use super::connection;
+use super::encrypted;
 use super::gate::{Gate, Ticket};
 use super::held::Held;
 use super::{ENTRY_SECONDS_MAX, HANDOVER_QUEUE, STOP_GRACE_SECONDS};
 use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
+use crate::tls::ClientCertificate;
 use crate::watch::{Event, Kinds};
 
 /// A client that reads nothing of its answers for so long is closed, in seconds.
@@ -59,6 +61,8 @@ impl Site {
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
+    /// Not encrypted yet.
+    Tls(TcpStream, ClientCertificate),
     Unix(UnixStream),
     #[cfg(test)]
     Test(tests::Poison),
@@ -68,7 +72,7 @@ impl Socket {
     /// Its number, its client's end and this one.
     fn ends(&self) -> io::Result<(i32, Peer, Peer)> {
         Ok(match self {
-            Socket::Tcp(stream) => (
+            Socket::Tcp(stream) | Socket::Tls(stream, _) => (
                 stream.as_raw_fd(),
                 Peer::Tcp(stream.peer_addr()?),
                 Peer::Tcp(stream.local_addr()?),
@@ -91,6 +95,8 @@ impl Socket {
     pub(super) fn dismiss(self, text: &[u8]) {
         let _ = match self {
             Socket::Tcp(mut stream) => stream.write(text),
+            // It would not understand.
+            Socket::Tls(..) => Ok(0),
             Socket::Unix(mut stream) => stream.write(text),
             #[cfg(test)]
             Socket::Test(_) => Ok(0),
@@ -229,15 +235,19 @@ impl Worker {
         };
         let task = match socket {
             Socket::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => spawn_local(connection::serve(stream, place)),
+                Ok(stream) => spawn_local(connection::serve(stream, place, 0)),
+                Err(error) => return tracing::warn!(%error, "watch a connection"),
+            },
+            Socket::Tls(stream, wanted) => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => spawn_local(encrypted::serve(stream, wanted, place)),
                 Err(error) => return tracing::warn!(%error, "watch a connection"),
             },
             Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => spawn_local(connection::serve(stream, place)),
+                Ok(stream) => spawn_local(connection::serve(stream, place, 0)),
                 Err(error) => return tracing::warn!(%error, "watch a connection"),
             },
             #[cfg(test)]
-            Socket::Test(stream) => spawn_local(connection::serve(stream, place)),
+            Socket::Test(stream) => spawn_local(connection::serve(stream, place, 0)),
         };
         // The task's end is known by its place being dropped; its handle is only for closing it.
         let _ = client.abort.set(task.abort_handle());

@@ -29,7 +29,9 @@ fn versions_are_told() {
 #[test]
 fn nothing_is_ignored_in_silence() {
     for (arguments, reason) in [
-        (&["-Z"][..], "-Z: encrypted connections"),
+        (&["-Z"][..], "needs a certificate"),
+        (&["-o", "ssl_key=k"], "without encryption"),
+        (&["-l", "notls:h"], "are for encrypted servers"),
         (&["-S"], "-S: SASL authentication"),
         (&["-Y", "f", "-B", "binary"], "only text"),
         (&["-e", "f"], "-e: items are not kept"),

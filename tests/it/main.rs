@@ -11,4 +11,6 @@ mod process;
 mod support;
 mod tidy;
 mod tiers;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;

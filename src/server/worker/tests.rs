@@ -76,6 +76,7 @@ fn shared() -> Arc<Shared> {
             strict: None,
             rows: Vec::new(),
         },
+        tls: None,
         users: None,
         control: Control::default(),
         detail: Detail::new(b':'),

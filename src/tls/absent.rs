@@ -1,0 +1,45 @@
+//! Stands in for encryption in a program that is built without it.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+use super::{ClientCertificate, TlsConfig, TlsError};
+
+/// Never exists.
+#[derive(Debug)]
+pub enum Tls {}
+
+/// Never comes from [`Tls::accept`].
+pub type Stream = TcpStream;
+
+impl Tls {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(_: &TlsConfig) -> Result<Tls, TlsError> {
+        let reason = "this program is built without encryption (feature tls)";
+        Err(TlsError::Options(reason.to_owned()))
+    }
+
+    /// Cannot be called.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub fn seconds_since_load(&self) -> u64 {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub async fn accept(&self, _: ClientCertificate, _: TcpStream) -> io::Result<Stream> {
+        match *self {}
+    }
+}
+
+/// Cannot be called.
+pub fn is_new_session(_: &Stream) -> bool {
+    false
+}
