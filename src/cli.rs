@@ -13,9 +13,10 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{
-    Auth, Cold, Dry, Hot, Layer, Memcached, Memory, Octal, Protocol, RamBackend, Server, Tls,
-    Tracking,
+    Auth, Cold, Dry, DryBackend, Hot, Layer, Memcached, Memory, MongoDb, Octal, Protocol,
+    RamBackend, S3, Server, Tls, Tracking,
 };
+use crate::dry::Checksums;
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
 use crate::units::{ByteSize, Span, UnitError};
@@ -100,9 +101,36 @@ pub struct Flags {
     /// How long an item stays in cold without a hit [default: 24h]
     #[arg(long, value_name = "TIME", help_heading = "Tiers")]
     pub cold_ttl: Option<Span>,
-    /// Folder of the dry tier; without it what leaves RAM is lost
-    #[arg(long, value_name = "DIR", help_heading = "Tiers")]
+    /// The dry tier: a folder, s3://BUCKET/PREFIX or mongodb://HOST/DATABASE; without it what leaves RAM is lost
+    #[arg(long, value_name = "WHERE", help_heading = "Tiers")]
     pub dry: Option<String>,
+    /// Local folder of a remote dry tier: its kill journal, and segments until they are uploaded
+    #[arg(long, value_name = "DIR", help_heading = "Tiers")]
+    pub dry_spool: Option<PathBuf>,
+    /// Bytes of segments that may wait in the spool for their upload [default: 1g]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub dry_spool_size: Option<ByteSize>,
+    /// Start degraded and cold where the remote store does not answer
+    #[arg(long, help_heading = "Tiers")]
+    pub dry_optional: bool,
+    /// Bytes of ranges fetched from a remote store that stay in memory for a moment [default: 16m]
+    #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
+    pub dry_read_cache: Option<ByteSize>,
+    /// Age from which on a remote object that nothing names is deleted [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Tiers")]
+    pub dry_orphan_age: Option<Span>,
+    /// URL of an S3-compatible store other than AWS
+    #[arg(long, value_name = "URL", help_heading = "Tiers")]
+    pub s3_endpoint: Option<String>,
+    /// Region of the bucket [default: the environment's or the profile's, else us-east-1]
+    #[arg(long, value_name = "NAME", help_heading = "Tiers")]
+    pub s3_region: Option<String>,
+    /// Name the bucket in the path and not in the host name
+    #[arg(long, help_heading = "Tiers")]
+    pub s3_path_style: bool,
+    /// Checksums of S3 requests: when_supported or when_required [default: when_supported]
+    #[arg(long, value_name = "WHEN", help_heading = "Tiers", value_parser = parse_checksums)]
+    pub s3_checksums: Option<Checksums>,
     /// Bytes of dry on disk [default: 100g]
     #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
     pub dry_size: Option<ByteSize>,
@@ -292,7 +320,7 @@ impl Flags {
     pub fn written(&self) -> Result<Written, String> {
         self.unbuilt.refuse()?;
         let extended = extended::read(&self.extended)?;
-        let dry = self.dry.as_deref().map(local_folder).transpose()?;
+        let place = self.dry.as_deref().map(DryPlace::parse).transpose()?;
         let mut without_effect = Vec::new();
         let slab_flags = [
             (self.slab_growth_factor.is_some(), "-f"),
@@ -342,8 +370,11 @@ impl Flags {
                 fresh: self.cold_fresh,
             },
             dry: Dry {
-                backend: None,
-                path: dry,
+                backend: place.as_ref().map(DryPlace::backend),
+                path: match &place {
+                    Some(DryPlace::Folder(folder)) => Some(folder.clone()),
+                    _ => None,
+                },
                 size: self.dry_size,
                 ttl: self.dry_ttl,
                 segment_size: self.segment_size,
@@ -354,7 +385,19 @@ impl Flags {
                 ahead: self.dry_ahead,
                 reset: on(self.dry_reset),
                 drain_timeout: self.drain_timeout,
-                spool: None,
+                spool: self.dry_spool.clone(),
+                spool_size: self.dry_spool_size,
+                optional: on(self.dry_optional),
+                read_cache: self.dry_read_cache,
+                orphan_age: self.dry_orphan_age,
+            },
+            s3: self.s3(place.as_ref()),
+            mongodb: match &place {
+                Some(DryPlace::MongoDb(uri)) => Some(MongoDb {
+                    uri: Some(uri.clone()),
+                    ..MongoDb::default()
+                }),
+                _ => None,
             },
             tracking: Tracking {
                 backend: self.tracking,
@@ -452,14 +495,58 @@ impl Backing {
     }
 }
 
-/// The folder of `--dry`; the other places that the design names are refused.
-fn local_folder(place: &str) -> Result<PathBuf, String> {
-    match place.split_once("://") {
-        None if place.is_empty() => Err("--dry needs a folder".to_owned()),
-        None => Ok(PathBuf::from(place)),
-        Some((scheme, _)) => Err(format!(
-            "--dry: a dry tier in {scheme} is not built yet, name a local folder"
-        )),
+impl Flags {
+    fn s3(&self, place: Option<&DryPlace>) -> Option<S3> {
+        let (bucket, prefix) = match place {
+            Some(DryPlace::S3 { bucket, prefix }) => (Some(bucket.clone()), Some(prefix.clone())),
+            _ => (None, None),
+        };
+        let s3 = S3 {
+            bucket,
+            prefix,
+            endpoint: self.s3_endpoint.clone(),
+            region: self.s3_region.clone(),
+            path_style: self.s3_path_style.then_some(true),
+            checksums: self.s3_checksums,
+        };
+        (s3 != S3::default()).then_some(s3)
+    }
+}
+
+/// What `--dry` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum DryPlace {
+    Folder(PathBuf),
+    S3 { bucket: String, prefix: String },
+    MongoDb(String),
+}
+
+impl DryPlace {
+    fn parse(place: &str) -> Result<DryPlace, String> {
+        match place.split_once("://") {
+            None if place.is_empty() => Err("--dry needs a folder or a URL".to_owned()),
+            None => Ok(DryPlace::Folder(PathBuf::from(place))),
+            Some(("s3", rest)) => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                Ok(DryPlace::S3 {
+                    bucket: bucket.to_owned(),
+                    prefix: prefix.to_owned(),
+                })
+            }
+            Some(("mongodb" | "mongodb+srv", _)) => Ok(DryPlace::MongoDb(place.to_owned())),
+            Some((scheme, _)) => Err(format!(
+                "--dry: {scheme} is no place for a dry tier, name a folder, s3://BUCKET/PREFIX or \
+                 mongodb://HOST/DATABASE"
+            )),
+        }
+    }
+
+    fn backend(&self) -> DryBackend {
+        match self {
+            DryPlace::Folder(_) => DryBackend::Local,
+            DryPlace::S3 { .. } => DryBackend::S3,
+            DryPlace::MongoDb(_) => DryBackend::MongoDb,
+        }
     }
 }
 
@@ -484,6 +571,14 @@ fn parse_durability(text: &str) -> Result<crate::dry::Durability, String> {
         "process" => Ok(crate::dry::Durability::Process),
         "power" => Ok(crate::dry::Durability::Power),
         _ => Err("expected process or power".to_owned()),
+    }
+}
+
+fn parse_checksums(text: &str) -> Result<Checksums, String> {
+    match text {
+        "when_supported" => Ok(Checksums::WhenSupported),
+        "when_required" => Ok(Checksums::WhenRequired),
+        _ => Err("expected when_supported or when_required".to_owned()),
     }
 }
 

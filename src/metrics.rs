@@ -167,6 +167,8 @@ counters! {
         evicted_unfetched,
         /// Demotions given up: the write queue of dry was full.
         demote_dropped_busy,
+        /// Demotions given up: the remote store was behind and the spool full.
+        demote_dropped_behind,
         /// Demotions given up: the disk was full.
         demote_dropped_paused,
         /// Demotions given up: dry has failed.

@@ -8,9 +8,13 @@ pub mod checker;
 pub mod client;
 pub mod history;
 pub mod load;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod pool;
 pub mod process;
 pub mod random;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod server;
 pub mod tiers;
 pub mod value;

@@ -8,7 +8,7 @@ use crate::value;
 
 /// Sets per pipeline; their answers fit any socket buffer, so that writing first and reading then cannot block.
 const SETS_PER_PIPELINE: u64 = 64;
-/// Keys per multi-get.
+/// Keys per multi-get where nothing else is said.
 const KEYS_PER_GET: u64 = 32;
 
 /// Items `0..n` of one size, in up to two versions.
@@ -110,10 +110,24 @@ impl Items {
         numbers: Range<u64>,
         newest: impl Fn(u64) -> Option<u64>,
     ) -> io::Result<Found> {
+        self.read_by(client, numbers, KEYS_PER_GET, newest)
+    }
+
+    /// As [`Items::read`], in multi-gets of so many keys.
+    ///
+    /// # Errors
+    /// As [`Items::read`].
+    pub fn read_by(
+        &self,
+        client: &mut Client,
+        numbers: Range<u64>,
+        keys_per_get: u64,
+        newest: impl Fn(u64) -> Option<u64>,
+    ) -> io::Result<Found> {
         let mut found = Found::default();
         let mut from = numbers.start;
         while from < numbers.end {
-            let to = numbers.end.min(from + KEYS_PER_GET);
+            let to = numbers.end.min(from + keys_per_get);
             let mut request = b"get".to_vec();
             for number in from..to {
                 request.push(b' ');

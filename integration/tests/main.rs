@@ -3,6 +3,8 @@
 mod clients;
 mod differential;
 mod faults;
+#[cfg(feature = "mongodb")]
+mod gridfs;
 mod kill_loop;
 mod memcached_tool;
 mod memccapable;
@@ -10,6 +12,8 @@ mod memory;
 mod multiget;
 mod pool;
 mod ring;
+#[cfg(feature = "s3")]
+mod s3;
 mod spill;
 mod tracking;
 mod watch;

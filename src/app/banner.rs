@@ -112,6 +112,7 @@ fn found(start: Option<&Start>, items: u64) -> String {
         None | Some(Start::New) => "new".to_owned(),
         Some(Start::Clean) => format!("warm after a clean stop, {items} items"),
         Some(Start::Recovered) => format!("recovered after a crash, {items} items"),
+        Some(Start::Adopted) => format!("warm, taken over from the remote store, {items} items"),
         Some(Start::SetAside(reason)) => format!("begun empty: {reason}"),
     }
 }

@@ -13,14 +13,6 @@ pub struct UnbuiltFlags {
     #[arg(short = 'N', long, hide = true)]
     napi_ids: Option<String>,
     #[arg(long, hide = true)]
-    dry_spool: Option<String>,
-    #[arg(long, hide = true)]
-    s3_endpoint: Option<String>,
-    #[arg(long, hide = true)]
-    s3_region: Option<String>,
-    #[arg(long, hide = true)]
-    s3_path_style: bool,
-    #[arg(long, hide = true)]
     admin: Option<String>,
 }
 
@@ -43,10 +35,6 @@ impl UnbuiltFlags {
                 "-N",
                 "connections are dealt to the workers in turn, not by NAPI id",
             ),
-            (self.dry_spool.is_some(), "--dry-spool", later),
-            (self.s3_endpoint.is_some(), "--s3-endpoint", later),
-            (self.s3_region.is_some(), "--s3-region", later),
-            (self.s3_path_style, "--s3-path-style", later),
             (self.admin.is_some(), "--admin", later),
         ];
         match flags.into_iter().find(|(given, ..)| *given) {

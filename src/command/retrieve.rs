@@ -22,7 +22,7 @@ enum Found {
 }
 
 /// Keys of a multi-get whose fetches are under way at once.
-const PREFETCH_KEYS_MAX: usize = 64;
+const PREFETCH_KEYS_MAX: usize = 128;
 
 impl Executor {
     pub(super) fn get(

@@ -174,6 +174,7 @@ impl Executor {
             ("promotions", engine.promotions),
             ("demotions", engine.demotions),
             ("demote_dropped_busy", engine.demote_dropped_busy),
+            ("demote_dropped_behind", engine.demote_dropped_behind),
             ("demote_dropped_paused", engine.demote_dropped_paused),
             ("demote_dropped_failed", engine.demote_dropped_failed),
             ("demote_dropped_size", engine.demote_dropped_size),
@@ -327,6 +328,24 @@ fn write_dry(rows: &mut Statistics<'_>, tiers: &TierStats) {
         ("journal_kills", dry.journal_kills),
         ("journal_folds", dry.journal_folds),
         ("segments", dry.segments),
+    ] {
+        rows.number(name.as_bytes(), value);
+    }
+    // What a remote store is asked for is what it costs.
+    let Some(remote) = dry.remote else { return };
+    for (name, value) in [
+        ("remote_puts", remote.puts),
+        ("remote_put_bytes", remote.put_bytes),
+        ("remote_gets", remote.gets),
+        ("remote_get_bytes", remote.get_bytes),
+        ("remote_lists", remote.lists),
+        ("remote_deletes", remote.deletes),
+        ("remote_errors", remote.errors),
+        ("remote_orphans", remote.orphans),
+        ("remote_shared_reads", remote.recent_hits),
+        ("spool_segments", remote.backlog_segments),
+        ("spool_bytes", remote.backlog_bytes),
+        ("dry_behind", dry.behind),
     ] {
         rows.number(name.as_bytes(), value);
     }

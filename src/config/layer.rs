@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tiercache_protocol::Syntax;
 
-use crate::dry::Durability;
+use crate::dry::{Checksums, Durability};
 use crate::tier::config::{DryAhead, Policy};
 use crate::tls::{ClientCertificate, KeyFormat, MinVersion};
 use crate::tracking;
@@ -88,9 +88,9 @@ section! {
 section! {
     /// The dry tier.
     Dry {
-        /// Only `local` is built.
+        /// `local`, `s3` or `mongodb`.
         backend: DryBackend,
-        /// The folder; no dry tier without it.
+        /// The folder of a local one.
         path: PathBuf,
         /// Bytes on disk.
         size: ByteSize,
@@ -113,8 +113,46 @@ section! {
         reset: bool,
         /// How long a clean stop may take.
         drain_timeout: Span,
-        /// Local part of a remote dry tier.
-        spool: NotBuilt,
+        /// Local folder of a remote dry tier.
+        spool: PathBuf,
+        /// Bytes of segments that may wait there for their upload.
+        spool_size: ByteSize,
+        /// Start degraded where the remote store does not answer.
+        optional: bool,
+        /// Bytes of fetched ranges that stay in memory for a moment.
+        read_cache: ByteSize,
+        /// Age from which on an object that nothing names is deleted.
+        orphan_age: Span,
+    }
+}
+
+section! {
+    /// An S3-compatible store.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// Before all object names.
+        prefix: String,
+        /// URL of a store other than AWS.
+        endpoint: String,
+        /// Region.
+        region: String,
+        /// The bucket is named in the path.
+        path_style: bool,
+        /// `when_supported` or `when_required`.
+        checksums: Checksums,
+    }
+}
+
+section! {
+    /// A MongoDB deployment.
+    MongoDb {
+        /// The connection string.
+        uri: String,
+        /// The database; else the one that the connection string names.
+        database: String,
+        /// The GridFS bucket.
+        bucket: String,
     }
 }
 
@@ -276,6 +314,12 @@ pub struct Layer {
     pub cold: Cold,
     /// The dry tier.
     pub dry: Dry,
+    /// An S3-compatible store for dry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3>,
+    /// A MongoDB deployment for dry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<MongoDb>,
     /// Records about dried items.
     pub tracking: Tracking,
     /// Listeners, limits, commands, process.
@@ -292,10 +336,6 @@ pub struct Layer {
     #[serde(skip_serializing)]
     pub(crate) ttl_rules: Option<NotBuilt>,
     #[serde(skip_serializing)]
-    pub(crate) s3: Option<NotBuilt>,
-    #[serde(skip_serializing)]
-    pub(crate) mongodb: Option<NotBuilt>,
-    #[serde(skip_serializing)]
     pub(crate) redis: Option<NotBuilt>,
     #[serde(skip_serializing)]
     pub(crate) postgres: Option<NotBuilt>,
@@ -303,11 +343,13 @@ pub struct Layer {
 
 impl Layer {
     /// The sections and the names of their options.
-    pub const SECTIONS: [(&str, &[&str]); 10] = [
+    pub const SECTIONS: [(&str, &[&str]); 12] = [
         ("memory", Memory::KEYS),
         ("hot", Hot::KEYS),
         ("cold", Cold::KEYS),
         ("dry", Dry::KEYS),
+        ("s3", S3::KEYS),
+        ("mongodb", MongoDb::KEYS),
         ("tracking", Tracking::KEYS),
         ("server", Server::KEYS),
         ("memcached", Memcached::KEYS),
@@ -317,7 +359,7 @@ impl Layer {
     ];
 
     /// Options of the design that are refused until they are built, as `section.key`.
-    pub const NOT_BUILT: [&str; 4] = ["dry.spool", "tracking.url", "admin.listen", "admin.token"];
+    pub const NOT_BUILT: [&str; 3] = ["tracking.url", "admin.listen", "admin.token"];
 
     /// These options, and `lower`'s where these are open.
     #[must_use]
@@ -327,6 +369,8 @@ impl Layer {
             hot: self.hot.over(lower.hot),
             cold: self.cold.over(lower.cold),
             dry: self.dry.over(lower.dry),
+            s3: section_over(self.s3, lower.s3, S3::over),
+            mongodb: section_over(self.mongodb, lower.mongodb, MongoDb::over),
             tracking: self.tracking.over(lower.tracking),
             server: self.server.over(lower.server),
             memcached: self.memcached.over(lower.memcached),
@@ -334,6 +378,14 @@ impl Layer {
             auth: self.auth.over(lower.auth),
             ..Layer::default()
         }
+    }
+}
+
+/// Lays one section over another, each of which may be missing.
+fn section_over<T>(upper: Option<T>, lower: Option<T>, over: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (upper, lower) {
+        (Some(upper), Some(lower)) => Some(over(upper, lower)),
+        (upper, lower) => upper.or(lower),
     }
 }
 
@@ -364,6 +416,10 @@ pub enum RamBackend {
 pub enum DryBackend {
     /// In a folder.
     Local,
+    /// In a bucket of an S3-compatible store.
+    S3,
+    /// In MongoDB's GridFS.
+    MongoDb,
 }
 
 /// What connections speak, by memcached's names.

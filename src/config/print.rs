@@ -1,10 +1,11 @@
 //! A configuration as a file, every option spelled out.
 
 use crate::config::layer::{
-    Auth, Cold, Dry, DryBackend, Hot, Layer, Memory, Octal, Protocol, RamBackend, Server, Tls,
-    Tracking,
+    Auth, Cold, Dry, DryBackend, Hot, Layer, Memory, MongoDb, Octal, Protocol, RamBackend, S3,
+    Server, Tls, Tracking,
 };
 use crate::config::{Config, pools};
+use crate::dry::RemoteConfig;
 use crate::server::config::BeyondLimit;
 use crate::tier::config::Evict;
 
@@ -32,6 +33,8 @@ pub(super) fn to_layer(config: &Config) -> Layer {
         None => Some(tier.hot_size),
         Some(upstream) => upstream.copies.then(|| tier.memory_limit()),
     };
+    let far = dry.filter(|dry| dry.remote.is_some());
+    let remote = far.and_then(|dry| dry.remote.as_ref());
     Layer {
         memory: Memory {
             // Hot and cold carry the sizes that the limit was divided into.
@@ -53,8 +56,14 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             fresh: copies.map(|upstream| upstream.fresh),
         },
         dry: Dry {
-            backend: Some(DryBackend::Local),
-            path: dry.map(|dry| dry.folder.clone()),
+            backend: Some(match remote {
+                None => DryBackend::Local,
+                Some(RemoteConfig::S3(_)) => DryBackend::S3,
+                Some(RemoteConfig::MongoDb(_)) => DryBackend::MongoDb,
+            }),
+            path: dry
+                .filter(|_| remote.is_none())
+                .map(|dry| dry.folder.clone()),
             size: dry.map(|dry| dry.size),
             ttl: dry.map(|dry| dry.ttl),
             segment_size: dry.and_then(|dry| dry.segment_size),
@@ -65,7 +74,30 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             index: Some(tier.dry_index),
             ahead: Some(tier.dry_ahead),
             drain_timeout: Some(tier.drain_timeout),
-            spool: None,
+            spool: far.map(|dry| dry.folder.clone()),
+            spool_size: far.map(|dry| dry.spool_size),
+            optional: far.map(|dry| dry.optional),
+            read_cache: far.map(|dry| dry.read_cache),
+            orphan_age: far.map(|dry| dry.orphan_age),
+        },
+        s3: match remote {
+            Some(RemoteConfig::S3(s3)) => Some(S3 {
+                bucket: Some(s3.bucket.clone()),
+                prefix: Some(s3.prefix.clone()),
+                endpoint: s3.endpoint.clone(),
+                region: s3.region.clone(),
+                path_style: Some(s3.path_style),
+                checksums: Some(s3.checksums),
+            }),
+            _ => None,
+        },
+        mongodb: match remote {
+            Some(RemoteConfig::MongoDb(mongodb)) => Some(MongoDb {
+                uri: Some(mongodb.uri.clone()),
+                database: Some(mongodb.database.clone()),
+                bucket: Some(mongodb.bucket.clone()),
+            }),
+            _ => None,
         },
         tracking: Tracking {
             backend: Some(tracking.backend),

@@ -2,10 +2,10 @@
 
 use crate::auth::AuthConfig;
 use crate::command::Strict;
-use crate::config::layer::{self, Layer, Octal, Protocol};
+use crate::config::layer::{self, DryBackend, Layer, Octal, Protocol};
 use crate::config::pools::{self, Ram};
 use crate::config::{Commands, Config, Machine, Process};
-use crate::dry::DryConfig;
+use crate::dry::{DryConfig, MongoDbConfig, RemoteConfig, S3Config};
 use crate::server::config::{Address, BeyondLimit, Encryption, ServerConfig};
 use crate::tier::config::{Evict, TierConfig};
 use crate::tls::{ClientCertificate, TlsConfig};
@@ -33,6 +33,9 @@ const HARDENED_IDLE_TIMEOUT: Span = Span::seconds(300);
 const HARDENED_REQUEST_TIMEOUT: Span = Span::seconds(10);
 const HARDENED_KEYS_PER_GET_MAX: usize = 1000;
 
+/// When a fetch from a remote dry tier becomes a miss, unless something else is said.
+const REMOTE_DEADLINE: Span = Span::seconds(2);
+
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
@@ -58,6 +61,8 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         hot,
         cold,
         dry,
+        s3,
+        mongodb,
         tracking,
         server,
         tls,
@@ -77,7 +82,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
     check_listeners(&server, tls.as_ref())?;
     Ok(Config {
         server,
-        dry: dry_config(dry, &tier)?,
+        dry: dry_config(dry, s3, mongodb, &tier)?,
         upstream,
         tracking: tracking_config(tracking),
         tier,
@@ -141,7 +146,10 @@ fn tier(
         policy: memory.policy.unwrap_or(defaults.policy),
         dry_ahead: dry.ahead.unwrap_or(defaults.dry_ahead),
         dry_wait: dry.wait.unwrap_or(defaults.dry_wait),
-        dry_deadline: dry.deadline.unwrap_or(defaults.dry_deadline),
+        dry_deadline: dry.deadline.unwrap_or(match dry.backend {
+            None | Some(DryBackend::Local) => defaults.dry_deadline,
+            Some(DryBackend::S3 | DryBackend::MongoDb) => REMOTE_DEADLINE,
+        }),
         dry_index,
         durability: dry.durability.unwrap_or_default(),
         drain_timeout: dry.drain_timeout.unwrap_or(defaults.drain_timeout),
@@ -188,8 +196,61 @@ fn split(limit: ByteSize) -> (ByteSize, ByteSize) {
     (ByteSize(hot), ByteSize(limit.0 - hot))
 }
 
-fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, ConfigError> {
-    let Some(folder) = dry.path else {
+fn dry_config(
+    dry: layer::Dry,
+    s3: Option<layer::S3>,
+    mongodb: Option<layer::MongoDb>,
+    tier: &TierConfig,
+) -> Result<Option<DryConfig>, ConfigError> {
+    let unused_s3 = s3.as_ref().is_some_and(|s3| *s3 != layer::S3::default());
+    if unused_s3 && dry.backend != Some(DryBackend::S3) {
+        return refuse(
+            "s3.bucket",
+            "section s3 has no effect without a dry tier in s3 (dry.backend)",
+        );
+    }
+    let unused_mongodb = mongodb
+        .as_ref()
+        .is_some_and(|mongodb| *mongodb != layer::MongoDb::default());
+    if unused_mongodb && dry.backend != Some(DryBackend::MongoDb) {
+        return refuse(
+            "mongodb.uri",
+            "section mongodb has no effect without a dry tier in mongodb (dry.backend)",
+        );
+    }
+    let remote = match dry.backend {
+        None | Some(DryBackend::Local) => None,
+        Some(DryBackend::S3) => Some(RemoteConfig::S3(s3_config(s3)?)),
+        Some(DryBackend::MongoDb) => Some(RemoteConfig::MongoDb(mongodb_config(mongodb)?)),
+    };
+    let folder = if remote.is_some() {
+        if dry.path.is_some() {
+            return refuse(
+                "dry.path",
+                "is the folder of a local dry tier; a remote one has dry.spool",
+            );
+        }
+        if dry.spool.is_none() {
+            return refuse(
+                "dry.spool",
+                "a remote dry tier needs a local folder for its journal and for what waits (--dry-spool DIR)",
+            );
+        }
+        dry.spool
+    } else {
+        let set = [
+            ("dry.spool", dry.spool.is_some()),
+            ("dry.spool_size", dry.spool_size.is_some()),
+            ("dry.optional", dry.optional == Some(true)),
+            ("dry.read_cache", dry.read_cache.is_some()),
+            ("dry.orphan_age", dry.orphan_age.is_some()),
+        ];
+        if let Some((key, _)) = set.into_iter().find(|(_, set)| *set) {
+            return refuse(key, "has an effect only with a dry tier in s3 or mongodb");
+        }
+        dry.path
+    };
+    let Some(folder) = folder else {
         let set = [
             ("dry.size", dry.size.is_some()),
             ("dry.ttl", dry.ttl.is_some()),
@@ -213,6 +274,13 @@ fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, C
         segment_size: dry.segment_size.or(defaults.segment_size),
         durability: dry.durability.unwrap_or(defaults.durability),
         reset: dry.reset.unwrap_or(defaults.reset),
+        remote,
+        spool_size: dry.spool_size.unwrap_or(defaults.spool_size),
+        read_cache: dry.read_cache.unwrap_or(defaults.read_cache),
+        read_timeout: tier.dry_deadline,
+        close_timeout: tier.drain_timeout,
+        optional: dry.optional.unwrap_or(defaults.optional),
+        orphan_age: dry.orphan_age.unwrap_or(defaults.orphan_age),
         queue_bytes: ByteSize((tier.memory_limit().0 / 8).min(DRY_QUEUE_BYTES_MAX)).as_usize(),
         ..defaults
     };
@@ -229,6 +297,50 @@ fn dry_config(dry: layer::Dry, tier: &TierConfig) -> Result<Option<DryConfig>, C
         );
     }
     Ok(Some(config))
+}
+
+fn s3_config(s3: Option<layer::S3>) -> Result<S3Config, ConfigError> {
+    let s3 = s3.unwrap_or_default();
+    let Some(bucket) = s3.bucket.filter(|bucket| !bucket.is_empty()) else {
+        return refuse(
+            "s3.bucket",
+            "a dry tier in s3 needs a bucket (--dry s3://BUCKET/PREFIX)",
+        );
+    };
+    Ok(S3Config {
+        bucket,
+        prefix: s3.prefix.unwrap_or_default().trim_matches('/').to_owned(),
+        endpoint: s3.endpoint,
+        region: s3.region,
+        path_style: s3.path_style.unwrap_or(false),
+        checksums: s3.checksums.unwrap_or_default(),
+    })
+}
+
+fn mongodb_config(mongodb: Option<layer::MongoDb>) -> Result<MongoDbConfig, ConfigError> {
+    let mongodb = mongodb.unwrap_or_default();
+    let Some(uri) = mongodb.uri.filter(|uri| !uri.is_empty()) else {
+        return refuse(
+            "mongodb.uri",
+            "a dry tier in mongodb needs a connection string (--dry mongodb://HOST/DATABASE)",
+        );
+    };
+    // The path of the connection string, as for every MongoDB tool.
+    let after_scheme = uri.split_once("://").map_or(uri.as_str(), |(_, rest)| rest);
+    let path = after_scheme.split_once('/').map_or("", |(_, path)| path);
+    let named = path.split('?').next().unwrap_or_default().to_owned();
+    let database = mongodb.database.unwrap_or(named);
+    if database.is_empty() {
+        return refuse(
+            "mongodb.database",
+            "no database is named (--dry mongodb://HOST/DATABASE)",
+        );
+    }
+    Ok(MongoDbConfig {
+        uri,
+        database,
+        bucket: mongodb.bucket.unwrap_or_else(|| "tiercache".to_owned()),
+    })
 }
 
 fn tracking_config(tracking: layer::Tracking) -> TrackingConfig {

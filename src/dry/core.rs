@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -22,7 +23,9 @@ use super::keeper::Keeper;
 use super::reclaim::Reclaimer;
 use super::segment::SegmentTable;
 use super::state::State;
-use super::store::SegmentStore;
+use super::store::remote::Tag;
+use super::store::{SegmentStore, Spool};
+use super::upload::Uploader;
 use super::writer::Writer;
 use crate::clock::{Clock, UnixSeconds};
 use crate::entry::HashSeed;
@@ -41,6 +44,10 @@ pub(super) struct Limits {
     pub(super) queue_bytes: usize,
     /// Kills reach the device before they count.
     pub(super) power: bool,
+    /// How long a clean close waits for a remote store.
+    pub(super) upload_timeout: Duration,
+    /// Age from which on an object of a remote store that nothing names is deleted.
+    pub(super) orphan_age: Duration,
 }
 
 /// Figures since start.
@@ -56,6 +63,7 @@ pub(super) struct Counters {
     pub(super) io_errors: AtomicU64,
     pub(super) reclaimed: AtomicU64,
     pub(super) busy: AtomicU64,
+    pub(super) behind: AtomicU64,
 }
 
 /// Who is told of what.
@@ -76,6 +84,11 @@ pub(super) struct Core {
     pub(super) salt: u32,
     pub(super) folder: Arc<Folder>,
     pub(super) store: Arc<dyn SegmentStore>,
+    /// The store where it is a remote one.
+    pub(super) spool: Option<Arc<Spool>>,
+    /// The manifest of the remote store as this run wrote it; none until the store is claimed.
+    pub(super) claimed: Mutex<Option<Tag>>,
+    pub(super) uploader: Uploader,
     pub(super) state: State,
     pub(super) journal: Journal,
     pub(super) table: SegmentTable,
@@ -99,6 +112,8 @@ pub(super) struct Parts {
     pub(super) clock: Arc<Clock>,
     pub(super) folder: Arc<Folder>,
     pub(super) store: Arc<dyn SegmentStore>,
+    pub(super) spool: Option<Arc<Spool>>,
+    pub(super) claimed: Option<Tag>,
     pub(super) state: State,
     pub(super) journal: Journal,
     pub(super) table: SegmentTable,
@@ -114,6 +129,9 @@ impl Core {
             salt: salt(fields.uuid),
             folder: parts.folder,
             store: parts.store,
+            spool: parts.spool,
+            claimed: Mutex::new(parts.claimed),
+            uploader: Uploader::default(),
             journal: parts.journal,
             table: parts.table,
             writer: Writer::new(&parts.limits, fields.next_segment),
@@ -137,6 +155,12 @@ impl Core {
             1 => TierState::Paused,
             _ => TierState::Failed,
         }
+    }
+
+    /// Whether the remote store fails at the moment.
+    pub(super) fn is_degraded(&self) -> bool {
+        let spool = self.spool.as_ref();
+        spool.is_some_and(|spool| spool.is_degraded())
     }
 
     /// Changes between `Ok` and `Paused`; a failed tier stays failed. True when it did change.
@@ -199,6 +223,7 @@ impl Core {
         }
         self.journal.abandon();
         self.reclaimer.wake();
+        self.uploader.wake();
         self.writer.wake_all();
     }
 
@@ -227,6 +252,8 @@ impl Core {
             io_errors: count(&self.counters.io_errors),
             reclaimed: count(&self.counters.reclaimed),
             busy: count(&self.counters.busy),
+            behind: count(&self.counters.behind),
+            remote: self.spool.as_ref().map(|spool| spool.stats()),
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Failed,
     /// The operating system refused something.
     Io,
+    /// The remote store refused something.
+    Remote,
 }
 
 /// An error of the dry tier.
@@ -51,6 +53,14 @@ pub enum DryError {
         /// The newest format that this version reads.
         known: u32,
     },
+    /// The remote store cannot be used.
+    #[error("{place}: {why}")]
+    Remote {
+        /// Which store, without secrets.
+        place: String,
+        /// What was tried and what came of it.
+        why: String,
+    },
     /// The tier has failed or is closed.
     #[error("the dry tier has failed or is closed")]
     Failed,
@@ -74,6 +84,7 @@ impl DryError {
             DryError::Foreign { .. } => ErrorKind::Foreign,
             DryError::Newer { .. } => ErrorKind::Newer,
             DryError::Failed => ErrorKind::Failed,
+            DryError::Remote { .. } => ErrorKind::Remote,
             DryError::Io { .. } => ErrorKind::Io,
         }
     }

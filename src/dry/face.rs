@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::store::spool::RemoteStats;
 use crate::clock::UnixSeconds;
 use crate::entry::Facts;
 
@@ -98,6 +99,8 @@ pub enum Append {
     Rejected,
     /// The write queue is full, or the size limit is reached and reclaim is behind. Drop or wait.
     Busy,
+    /// The remote store is behind: as much as the spool may hold waits for it. Drop or wait.
+    Behind,
     /// The disk is full. The tier resumes by itself.
     Paused,
     /// The tier has failed or is closed.
@@ -163,15 +166,24 @@ pub enum TierState {
     Paused = 1,
     /// Nothing is kept and nothing is trusted at the next start.
     Failed = 2,
+    /// The remote store fails: writes go to the spool as long as it has room, reads of what is remote
+    /// are misses. Passes by itself.
+    Degraded = 3,
 }
 
 impl TierState {
+    /// Whether appends have a chance.
+    pub fn takes_writes(self) -> bool {
+        matches!(self, TierState::Ok | TierState::Degraded)
+    }
+
     /// The name that `stats` shows.
     pub fn name(self) -> &'static str {
         match self {
             TierState::Ok => "ok",
             TierState::Paused => "paused",
             TierState::Failed => "failed",
+            TierState::Degraded => "degraded",
         }
     }
 }
@@ -185,6 +197,8 @@ pub enum Start {
     Clean,
     /// What was there is trusted: the process died, or power mode.
     Recovered,
+    /// The content of a remote store that its last user, maybe on another machine, left cleanly.
+    Adopted,
     /// What was there was set aside, for this reason.
     SetAside(String),
 }
@@ -245,4 +259,8 @@ pub struct DryStats {
     pub reclaimed: u64,
     /// Appends refused because the queue or the tier was full.
     pub busy: u64,
+    /// Appends refused because the remote store was behind.
+    pub behind: u64,
+    /// The remote store's figures, where there is one.
+    pub remote: Option<RemoteStats>,
 }

@@ -207,6 +207,11 @@ pub(super) struct Footer {
 }
 
 impl Footer {
+    /// Bytes of the footer itself.
+    pub(super) fn bytes_on_disk(&self) -> usize {
+        footer_bytes(self.tables.len())
+    }
+
     /// Bytes of the footer at the end of a segment, by its last 8 bytes.
     pub(super) fn bytes(end: &[u8]) -> Option<usize> {
         let at = end.len().checked_sub(END_BYTES)?;

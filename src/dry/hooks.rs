@@ -45,7 +45,11 @@ pub struct Record<'a> {
 impl Leaving<'_> {
     /// Reads the record, to be appended again. `None` where it cannot be read, or where half of the
     /// segment was read already: reclaim has to free something (all of it for [`Reason::Compact`]).
+    /// Nothing is read from a remote store: each would cost a request, and a new object later.
     pub fn record<'b>(&self, buffer: &'b mut Vec<u8>) -> Option<Record<'b>> {
+        if self.core.spool.is_some() {
+            return None;
+        }
         self.budget
             .set(self.budget.get().checked_sub(u64::from(self.row.bytes))?);
         self.core.record_in(

@@ -25,6 +25,7 @@ mod hooks;
 mod journal;
 mod keeper;
 mod load;
+mod manifest;
 mod reader;
 mod reclaim;
 mod record;
@@ -35,6 +36,7 @@ mod state;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod writer;
 
 use std::sync::Arc;
@@ -44,12 +46,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use config::{DryConfig, Durability};
+pub use config::{Checksums, DryConfig, Durability, MongoDbConfig, RemoteConfig, S3Config};
 pub use error::{DryError, ErrorKind};
 pub use face::{
-    Append, DryStats, LoadReport, NewRecord, Place, Read, ReadMode, Reason, Row, Start, TierState,
+    Append, DryStats, LoadReport, NewRecord, OFFSET_UNIT_BYTES, Place, Read, ReadMode, Reason, Row,
+    Start, TierState,
 };
 pub use hooks::{Leaving, OnFailed, OnFreed, OnSealed, Owner, Record, SealedSegment};
+pub use store::spool::RemoteStats;
 
 use self::core::Core;
 use self::folder::Sync;
@@ -92,7 +96,11 @@ impl Dry {
     /// # Errors
     /// See [`ErrorKind`]. A folder that is ours but not trusted is no error: it is set aside.
     pub fn open(config: &DryConfig, clock: Arc<Clock>) -> Result<Dry, DryError> {
-        Dry::open_on(config, clock, &Machine::current())
+        let machine = Machine {
+            remote: store::open(config)?,
+            ..Machine::current()
+        };
+        Dry::open_on(config, clock, &machine)
     }
 
     fn open_on(
@@ -118,13 +126,19 @@ impl Dry {
             let spawned = thread.spawn(move || run(&running));
             spawned.map_err(|error| DryError::io("start a thread for", core.folder.path(), error))
         };
+        let mut others = vec![
+            spawn("dry-keeper", Core::run_keeper)?,
+            spawn("dry-reclaim", Core::run_reclaim)?,
+            spawn("dry-trash", empty_trash)?,
+        ];
+        if core.spool.is_some() {
+            for number in 0..upload::UPLOADS_MAX {
+                others.push(spawn(&format!("dry-upload-{number}"), Core::run_uploader)?);
+            }
+        }
         let threads = Threads {
             writer: spawn("dry-writer", Core::run_writer)?,
-            others: vec![
-                spawn("dry-keeper", Core::run_keeper)?,
-                spawn("dry-reclaim", Core::run_reclaim)?,
-                spawn("dry-trash", empty_trash)?,
-            ],
+            others,
         };
         Ok(Dry {
             core,
@@ -248,6 +262,7 @@ impl Dry {
         progress: &dyn Fn(usize, usize, u64),
     ) -> Result<LoadReport, DryError> {
         let report = self.core.load(threads, each, progress);
+        self.core.resume_uploads();
         if self.tier_state() == TierState::Failed {
             Err(DryError::Failed)
         } else {
@@ -349,6 +364,18 @@ impl Dry {
         self.core.read(place, bytes_hint, key, mode, buffer)
     }
 
+    /// Fetches the `bytes` from a record on that several reads will soon want, with one request of a
+    /// remote store. Blocks; does nothing where the store is local.
+    pub fn prefetch(&self, first: Place, bytes: usize) {
+        self.core.prefetch(first, bytes);
+    }
+
+    /// Whether segments are in a remote store: reads take a round trip, and neighbours are worth
+    /// fetching together.
+    pub fn is_remote(&self) -> bool {
+        self.core.spool.is_some()
+    }
+
     /// The version of the record at `place`, if that is sound.
     pub fn record_version(&self, place: Place) -> Option<u64> {
         self.core.record_version(place)
@@ -362,7 +389,10 @@ impl Dry {
 
     /// How the tier is.
     pub fn tier_state(&self) -> TierState {
-        self.core.tier_state()
+        match self.core.tier_state() {
+            TierState::Ok if self.core.is_degraded() => TierState::Degraded,
+            state => state,
+        }
     }
 
     /// A moment's figures.
@@ -388,17 +418,38 @@ impl Dry {
             End::Abandon
         });
         join(threads.writer);
+        if how == Close::Clean && !core.wait_for_uploads(core.limits.upload_timeout) {
+            tracing::warn!(
+                "not everything was uploaded in time: the rest stays in the spool and follows after the next start"
+            );
+        }
         core.stop.store(true, Relaxed);
         core.keeper.wake();
         core.reclaimer.wake();
+        core.uploader.wake();
+        if let Some(spool) = &core.spool {
+            spool.interrupt();
+        }
         threads.others.into_iter().for_each(join);
         let closed = if how == Close::Clean {
+            self.release_store();
             self.mark_clean()
         } else {
             Ok(())
         };
         core.folder.unlock();
         closed
+    }
+
+    /// A manifest that is not written costs warmth elsewhere, nothing here.
+    fn release_store(&self) {
+        let core = &self.core;
+        let healthy = core.tier_state() != TierState::Failed && core.drained();
+        if let (true, Some(spool)) = (healthy, &core.spool)
+            && let Err(error) = core.release_store(spool)
+        {
+            tracing::warn!(place = spool.place(), %error, "no other machine can take the remote store over warm");
+        }
     }
 
     fn mark_clean(&self) -> Result<(), DryError> {

@@ -31,7 +31,11 @@ impl Core {
         let Some(segment) = self.live_segment(place) else {
             return Read::Gone;
         };
-        let read = match self.read_record(&segment, place, hint, mode, buffer) {
+        let mut found = self.read_record(&segment, place, hint, mode, buffer);
+        if matches!(found, Ok(Err(Read::Corrupt))) && self.may_differ(&segment, place) {
+            found = self.read_record(&segment, place, hint, mode, buffer);
+        }
+        let read = match found {
             Ok(Ok(header)) if buffer[header.key()] == *key || Mutant::CompareNoKey.is_on() => {
                 self.counters.reads.fetch_add(1, Relaxed);
                 let bytes = header.record_bytes() as u32;
@@ -43,6 +47,8 @@ impl Core {
             }
             Ok(Ok(_)) => Read::OtherKey,
             Ok(Err(missed)) => missed,
+            // The object is gone for good: whatever was in it is lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Read::Corrupt,
             Err(error) => Read::Error(error),
         };
         match &read {
@@ -87,6 +93,25 @@ impl Core {
             key: &buffer[header.key()],
             value: &buffer[header.value()],
         })
+    }
+
+    /// Whether bytes that were damaged may be sound when they are read again.
+    fn may_differ(&self, segment: &Segment, place: Place) -> bool {
+        let file = segment.file();
+        file.is_some_and(|file| file.may_differ(place.byte()))
+    }
+
+    /// Fetches what several records of one segment lie in; see [`super::Dry::prefetch`].
+    pub(super) fn prefetch(&self, first: Place, bytes: usize) {
+        let Some(segment) = self.live_segment(first) else {
+            return;
+        };
+        if let Some(file) = segment.file()
+            && let Err(error) = file.prefetch(first.byte(), bytes)
+        {
+            // Each record is read alone then, and says what is wrong.
+            tracing::debug!(segment = segment.id, %error, "a range was not fetched ahead");
+        }
     }
 
     fn live_segment(&self, place: Place) -> Option<std::sync::Arc<Segment>> {

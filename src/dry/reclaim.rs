@@ -259,6 +259,7 @@ impl Core {
             // One that stays behind belongs to no segment and goes at the next start.
             let _ = self.folder.remove(&dead::file_name(segment.id));
         }
+        self.uploader.wake(); // Its object is to go.
         self.counters.reclaimed.fetch_add(1, Relaxed);
         tracing::debug!(segment = segment.id, ?reason, "freed a segment");
         if let Some(hook) = self.hooks.freed.get() {

@@ -21,9 +21,12 @@ use super::face::{Place, SEGMENT_BITS, Start};
 use super::folder::{self, Folder, Sync, disk_is_full};
 use super::journal::{self, Journal};
 use super::keeper;
+use super::manifest::{self, Manifest, Whose};
 use super::segment::{Segment, SegmentTable};
 use super::state::{Boot, Fields, State};
-use super::store::{LocalStore, SegmentStore};
+use super::store::kept;
+use super::store::remote::{Remote, Tag};
+use super::store::{LocalStore, SegmentStore, Spool};
 use crate::clock::{Clock, UnixSeconds};
 use crate::fault::{self, Point};
 
@@ -45,6 +48,8 @@ pub(super) struct Machine<'a> {
     pub(super) device: Device,
     /// What comes before the store.
     pub(super) wrap: WrapStore<'a>,
+    /// The remote store of the segments.
+    pub(super) remote: Option<Arc<dyn Remote>>,
     /// Bytes of the smallest segment.
     pub(super) segment_bytes_min: u64,
 }
@@ -56,6 +61,7 @@ impl Machine<'_> {
             boot: Boot::current(),
             device: Device::default(),
             wrap: &|store| store,
+            remote: None,
             segment_bytes_min: SEGMENT_BYTES_MIN,
         }
     }
@@ -66,6 +72,17 @@ enum Found {
     New,
     Trusted(Fields, Vec<Place>),
     NotTrusted(Option<Fields>, String),
+    /// A remote store that its last user left cleanly.
+    Left(Box<Manifest>),
+}
+
+/// What the manifest of a remote store was, to be replaced by this run's.
+enum Before {
+    /// There was none.
+    Nothing,
+    Tag(Tag),
+    /// The store did not answer: the upload threads go on asking.
+    Unknown,
 }
 
 /// Opens a folder; see [`super::Dry::open`].
@@ -76,15 +93,20 @@ pub(super) fn open(
 ) -> Result<(Core, Start), DryError> {
     let boot = machine.boot;
     let folder = Arc::new(Folder::open_on(&config.folder, machine.device.clone())?);
-    let store = (machine.wrap)(Arc::new(LocalStore::new(Arc::clone(&folder))));
+    let remote = machine.remote.clone();
+    let spool = remote.map(|remote| Arc::new(Spool::new(Arc::clone(&folder), remote, config)));
     let mut limits = limits(config, machine.segment_bytes_min);
     let failed = |tried: &'static str| {
         let folder = Arc::clone(&folder);
         move |error: io::Error| DryError::io(tried, folder.path(), error)
     };
-    let (mut fields, kills, start) = match find(&folder, config, &boot)
-        .map_err(failed("read state of"))?
-    {
+    let found = find(&folder, config, &boot).map_err(failed("read state of"))?;
+    let (found, before) = match &spool {
+        Some(spool) => ask_manifest(spool, found, config)?,
+        None => (found, Before::Nothing),
+    };
+    let mut adopted = Vec::new();
+    let (mut fields, kills, start) = match found {
         Found::New => (
             fresh(None).map_err(failed("make a seed for"))?,
             Vec::new(),
@@ -109,7 +131,31 @@ pub(super) fn open(
             };
             (fields, kills, start)
         }
+        Found::Left(manifest) => {
+            folder
+                .set_aside()
+                .map_err(failed("set aside the content of"))?;
+            adopted = manifest.segments;
+            // A number is left out; see the manifest.
+            let incarnation = manifest.fields.incarnation + 1;
+            let fields = Fields {
+                incarnation,
+                ..manifest.fields
+            };
+            (fields, Vec::new(), Start::Adopted)
+        }
     };
+    let store = match &spool {
+        Some(spool) => {
+            spool.begin(fields.uuid);
+            (machine.wrap)(Arc::clone(spool) as Arc<dyn SegmentStore>)
+        }
+        None => (machine.wrap)(Arc::new(LocalStore::new(Arc::clone(&folder)))),
+    };
+    if let Some(spool) = &spool {
+        manifest::adopt(spool, &folder, &fields, &adopted)
+            .map_err(failed("write what is known of remote segments to"))?;
+    }
     let names = folder.list().map_err(failed("list"))?;
     let mut ids = store.list().map_err(failed("list"))?;
     ids.retain(|id| (1..1 << SEGMENT_BITS).contains(id));
@@ -131,6 +177,10 @@ pub(super) fn open(
     fields.next_segment = fields.next_segment.max(used.map_or(1, |id| id + 1));
     take_over(&mut fields, boot, limits.power, &clock);
     let state = State::start(&folder, fields).map_err(failed("write state of"))?;
+    let claimed = match &spool {
+        Some(spool) => claim(spool, &fields, before)?,
+        None => None,
+    };
 
     Point::StartMarked.pass();
     let mut gone: Vec<u32> = ids
@@ -167,7 +217,13 @@ pub(super) fn open(
         .iter()
         .filter(|name| folder::is_content(name) && name.ends_with(".tmp"))
         .cloned();
-    for name in orphans.chain(temporary) {
+    // This run kills nothing in segments that it does not see: with a remote store again, none of them
+    // may come back.
+    let unseen = names
+        .iter()
+        .filter(|name| spool.is_none() && kept::segment_of(name).is_some())
+        .cloned();
+    for name in orphans.chain(temporary).chain(unseen) {
         folder.remove(&name).map_err(failed("clean up"))?;
     }
     Point::StartFolded.pass();
@@ -185,22 +241,98 @@ pub(super) fn open(
             store.delete(id).map_err(failed("delete a segment in"))?;
         }
     }
-    let available = folder
-        .available_bytes()
-        .map_err(failed("ask for the free space of"))?;
-    fit_to_disk(&mut limits, table.bytes(), available);
+    if spool.is_none() {
+        let available = folder
+            .available_bytes()
+            .map_err(failed("ask for the free space of"))?;
+        fit_to_disk(&mut limits, table.bytes(), available);
+    }
     Ok((
         Core::new(Parts {
             limits,
             clock,
             folder,
             store,
+            spool,
+            claimed,
             state,
             journal,
             table,
         }),
         start,
     ))
+}
+
+/// What the manifest of a remote store makes of what was found in its spool.
+fn ask_manifest(
+    spool: &Spool,
+    found: Found,
+    config: &DryConfig,
+) -> Result<(Found, Before), DryError> {
+    let own = match &found {
+        Found::Trusted(fields, _) | Found::NotTrusted(Some(fields), _) => Some(*fields),
+        _ => None,
+    };
+    let cold = |found, why: &str| match found {
+        Found::Trusted(fields, _) => Found::NotTrusted(Some(fields), why.to_owned()),
+        found => found,
+    };
+    let read = match manifest::read(spool) {
+        Ok(read) => read,
+        Err(error) if config.optional => {
+            let place = spool.place();
+            tracing::warn!(place, %error, "the remote store does not answer: the dry tier starts degraded and cold");
+            let why = "the remote store does not answer, so that nobody knows whose its content is";
+            return Ok((cold(found, why), Before::Unknown));
+        }
+        Err(error) => return Err(spool.error(&error)),
+    };
+    let Some((manifest, tag)) = read else {
+        let why = "the remote store has no manifest: its content is gone or never was";
+        return Ok((cold(found, why), Before::Nothing));
+    };
+    let incarnation = manifest
+        .as_ref()
+        .map_or(0, |manifest| manifest.fields.incarnation);
+    let found = match (manifest::whose(own.as_ref(), manifest), found) {
+        (Whose::Mine, Found::Trusted(fields, kills)) => {
+            let fields = Fields {
+                incarnation,
+                ..fields
+            };
+            Found::Trusted(fields, kills)
+        }
+        (Whose::Left(manifest), _) if !config.reset => {
+            let segments = manifest.segments.len();
+            tracing::info!(
+                place = spool.place(),
+                segments,
+                "the remote store was left cleanly: its content is taken over"
+            );
+            Found::Left(manifest)
+        }
+        (Whose::Others, found) => {
+            let why = "another process uses the remote store, or did and has not stopped cleanly";
+            match found {
+                Found::New => Found::NotTrusted(None, why.to_owned()),
+                found => cold(found, why),
+            }
+        }
+        (_, found) => found,
+    };
+    Ok((found, Before::Tag(tag)))
+}
+
+/// Makes the remote store this run's.
+fn claim(spool: &Spool, fields: &Fields, before: Before) -> Result<Option<Tag>, DryError> {
+    let before = match &before {
+        Before::Nothing => None,
+        Before::Tag(tag) => Some(tag),
+        Before::Unknown => return Ok(None),
+    };
+    let claimed = manifest::claim(spool, fields, before).map_err(|error| spool.error(&error))?;
+    let lost = || io::Error::other("another process began to use it at the same moment");
+    claimed.map(Some).ok_or_else(|| spool.error(&lost()))
 }
 
 /// Takes less than was configured where the disk does not have it, and says so.
@@ -225,6 +357,8 @@ fn limits(config: &DryConfig, segment_bytes_min: u64) -> Limits {
         ttl_s: u32::try_from(config.ttl.0.as_secs()).unwrap_or(u32::MAX),
         queue_bytes: config.queue_bytes,
         power: config.durability == Durability::Power,
+        upload_timeout: config.close_timeout.0,
+        orphan_age: config.orphan_age.0,
     }
 }
 

@@ -4,6 +4,7 @@
 //! value can pass for one, and what is dead is known by place, whatever the order of the file.
 
 use std::io;
+use std::ops::Range;
 
 use super::face::{OFFSET_UNIT_BYTES, Place, Row};
 use super::footer::{self, Footer, Summary, TAIL_BYTES, Table};
@@ -106,6 +107,35 @@ impl Visitor {
         Ok(visit)
     }
 
+    /// Where the tables and the footer lie, in order; `None` where one of them is missing or bad.
+    pub(super) fn kept_ranges(&mut self, segment: &Segment) -> io::Result<Option<Vec<Range<u64>>>> {
+        let Some(file) = segment.file() else {
+            return Ok(None);
+        };
+        let (file, end) = (file.as_ref(), segment.written());
+        let Some(footer) = self.footer(file, segment.id, end)? else {
+            return Ok(None);
+        };
+        let mut ranges = Vec::with_capacity(footer.tables.len() + 1);
+        let footer_start = end - footer.bytes_on_disk() as u64;
+        for (place, rows) in footer.tables {
+            let table = self.table(
+                file,
+                place,
+                rows,
+                Keys::Skip,
+                &mut Visit::default(),
+                &mut |_, _| {},
+            )?;
+            let Some(bytes) = table else {
+                return Ok(None);
+            };
+            ranges.push(place.byte()..place.byte() + bytes as u64);
+        }
+        ranges.push(footer_start..end);
+        Ok(Some(ranges))
+    }
+
     fn fill(&mut self, file: &dyn SegmentFile, at: u64, bytes: usize) -> io::Result<usize> {
         if self.buffer.len() < bytes {
             self.buffer.resize(bytes, 0);
@@ -176,7 +206,7 @@ impl Visitor {
         &mut self,
         file: &dyn SegmentFile,
         id: u32,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
         visit: &mut Visit,
         each: &mut dyn FnMut(&Row, &[u8]),
     ) -> io::Result<ScanEnd> {

@@ -161,6 +161,12 @@ impl SegmentTable {
         &self.slots[id as usize & (self.slots.len() - 1)]
     }
 
+    /// Notes the bytes that a segment was completed with at start.
+    pub(super) fn grow(&self, segment: &Segment, bytes: u64) {
+        let before = segment.bytes.swap(bytes, Relaxed);
+        self.bytes.fetch_add(bytes.saturating_sub(before), Relaxed);
+    }
+
     /// Adds a segment; false where its slot is taken.
     pub(super) fn insert(&self, segment: Arc<Segment>) -> bool {
         let slot = self.slot(segment.id);

@@ -17,7 +17,8 @@ use crate::fault::{self, Mutant, Point};
 use crate::memory::Words;
 
 const STATE_BYTES: usize = 4096;
-const COPY_WORDS: usize = 18;
+/// Words of the encoded numbers.
+pub(super) const FIELDS_WORDS: usize = 18;
 /// The copies are in different sectors of the device.
 const COPIES: [usize; 2] = [0, 256];
 const MAGIC: u64 = u64::from_le_bytes(*b"tiercdry");
@@ -91,7 +92,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    fn encode(&self) -> [u64; COPY_WORDS] {
+    pub(super) fn encode(&self) -> [u64; FIELDS_WORDS] {
         let bit = |on: bool, bit: u64| if on { bit } else { 0 };
         let marks = bit(self.clean, CLEAN) | bit(self.failed, FAILED) | bit(self.power, POWER);
         let mut words = [
@@ -114,12 +115,12 @@ impl Fields {
             0,
             0,
         ];
-        words[COPY_WORDS - 1] = checksum(&words);
+        words[FIELDS_WORDS - 1] = checksum(&words);
         words
     }
 
-    fn decode(words: &[u64; COPY_WORDS]) -> Option<Fields> {
-        if words[0] != MAGIC || words[COPY_WORDS - 1] != checksum(words) {
+    pub(super) fn decode(words: &[u64; FIELDS_WORDS]) -> Option<Fields> {
+        if words[0] != MAGIC || words[FIELDS_WORDS - 1] != checksum(words) {
             return None;
         }
         Some(Fields {
@@ -161,9 +162,9 @@ impl Fields {
     }
 }
 
-fn checksum(words: &[u64; COPY_WORDS]) -> u64 {
+fn checksum(words: &[u64; FIELDS_WORDS]) -> u64 {
     let mut hasher = crc32fast::Hasher::new();
-    for word in &words[..COPY_WORDS - 1] {
+    for word in &words[..FIELDS_WORDS - 1] {
         hasher.update(&word.to_le_bytes());
     }
     // The upper half makes a page of zeros unsound.
@@ -330,8 +331,8 @@ mod tests {
             },
         );
         let mut words = [old.encode(), old.encode()];
-        for word in 0..2 * COPY_WORDS {
-            words[word / COPY_WORDS][word % COPY_WORDS] = new.encode()[word % COPY_WORDS];
+        for word in 0..2 * FIELDS_WORDS {
+            words[word / FIELDS_WORDS][word % FIELDS_WORDS] = new.encode()[word % FIELDS_WORDS];
             let read = words.iter().find_map(Fields::decode).unwrap();
             assert!(read == old || read == new, "word {word}");
         }

@@ -278,9 +278,14 @@ impl Cache {
         cache.own_dry();
         let report = cache.recover(progress)?;
         cache.spawn("mover".to_owned(), Cache::run_mover)?;
-        for number in 0..cache.heads.len() - workers {
+        let heads = cache.heads.len() - workers;
+        let threads = match &cache.dry {
+            Some(dry) if dry.is_remote() => super::fetch::REMOTE_THREADS,
+            _ => heads,
+        };
+        for number in 0..threads {
             cache.spawn(format!("fetch-{number}"), move |cache| {
-                cache.run_fetcher(workers + number)
+                cache.run_fetcher(workers + number % heads)
             })?;
         }
         Ok((cache, report))

@@ -77,7 +77,7 @@ impl Cache {
     fn dry_takes(&self) -> bool {
         self.dry
             .as_ref()
-            .is_some_and(|dry| dry.tier_state() == crate::dry::TierState::Ok)
+            .is_some_and(|dry| dry.tier_state().takes_writes())
     }
 
     /// The segment that gives way. One pass over all segments; there are few of them.
@@ -299,8 +299,11 @@ impl Cache {
                     return Moved::Done;
                 }
                 Append::Rejected => return Moved::Done,
-                Append::Busy if patience == Patience::Wait => return Moved::Busy,
+                Append::Busy | Append::Behind if patience == Patience::Wait => {
+                    return Moved::Busy;
+                }
                 Append::Busy => Some(&engine.demote_dropped_busy),
+                Append::Behind => Some(&engine.demote_dropped_behind),
                 Append::Paused => Some(&engine.demote_dropped_paused),
                 Append::TooLarge => Some(&engine.demote_dropped_size),
                 Append::Failed if self.dry.is_some() => Some(&engine.demote_dropped_failed),
@@ -447,7 +450,9 @@ impl Cache {
                     self.metrics.engine.dried_ahead.add_shared(1);
                 }
                 Append::Rejected | Append::TooLarge => {}
-                Append::Busy | Append::Paused | Append::Failed => return (copied, false),
+                Append::Busy | Append::Behind | Append::Paused | Append::Failed => {
+                    return (copied, false);
+                }
             }
         }
         (copied, true)

@@ -12,12 +12,15 @@ use tokio::sync::oneshot;
 
 use super::cache::{Cache, Local, Patience};
 use super::index::KeyHash;
+use super::neighbours;
 use super::promote::NotNow;
 use super::slot::Location;
-use crate::dry::ReadMode;
+use crate::dry::{OFFSET_UNIT_BYTES, Place, ReadMode};
 
-/// Threads that read the device.
+/// Threads that read the device, and heads that all fetch threads append to.
 pub(super) const THREADS: usize = 4;
+/// Threads that read a remote store: as many requests are under way at once.
+pub(super) const REMOTE_THREADS: usize = 32;
 /// Fetches that wait for a thread; more are misses.
 const QUEUE_MAX: usize = 4096;
 /// Operations that wait for one fetch; more are misses.
@@ -97,6 +100,8 @@ enum Job {
         hash: KeyHash,
         location: Location,
         key: Box<[u8]>,
+        /// When somebody asked for it.
+        since: Instant,
     },
     Kill {
         hash: KeyHash,
@@ -129,10 +134,12 @@ impl Default for Fetcher {
 }
 
 impl Fetcher {
-    /// Joins the flight for a location, starting it if need be; `None` where a bound is reached.
+    /// Joins the flight for a location, starting it if need be; `None` where a bound is reached. One that
+    /// begins later waits for [`Fetcher::begin`], or for a thread that comes by.
     fn join(
         &self,
         location: Location,
+        begin: Begin,
         job: impl FnOnce() -> Job,
         shared: impl FnOnce(),
     ) -> Option<Ticket> {
@@ -153,7 +160,9 @@ impl Fetcher {
                 queue.jobs.push_back(job());
                 drop(queue);
                 place.insert(vec![sender]);
-                self.work.notify_one();
+                if begin == Begin::Now {
+                    self.work.notify_one();
+                }
             }
         }
         Some(Ticket(receiver))
@@ -171,6 +180,11 @@ impl Fetcher {
         }
     }
 
+    /// Has the flights begun that were joined for later.
+    fn begin(&self) {
+        self.work.notify_all();
+    }
+
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         loop {
@@ -182,6 +196,40 @@ impl Fetcher {
             }
             self.work.wait(&mut queue);
         }
+    }
+
+    /// Takes the fetches out of the queue that one request can serve together with `first`, and the
+    /// span of all of them.
+    fn neighbours(&self, first: Location) -> (Vec<Job>, Option<(Place, usize)>) {
+        let Some((segment, range)) = first.place().map(|(place, bytes)| range(place, bytes)) else {
+            return (Vec::new(), None);
+        };
+        let mut queue = self.queue.lock();
+        let others = queue.jobs.iter().enumerate().filter_map(|(number, job)| {
+            let Job::Fetch { location, .. } = job else {
+                return None;
+            };
+            let (place, bytes) = location.place()?;
+            let (other, range) = self::range(place, bytes);
+            (other == segment).then_some((range, number))
+        });
+        let (span, mut numbers) = neighbours::gather(range, others.collect());
+        if numbers.is_empty() {
+            return (Vec::new(), None);
+        }
+        // From the back, so that the others keep their numbers.
+        numbers.sort_unstable_by(|one, other| other.cmp(one));
+        let taken = numbers
+            .into_iter()
+            .filter_map(|number| queue.jobs.remove(number));
+        let first = Place {
+            segment,
+            offset: (span.start / u64::from(OFFSET_UNIT_BYTES)) as u32,
+        };
+        (
+            taken.collect(),
+            Some((first, (span.end - span.start) as usize)),
+        )
     }
 
     pub(super) fn stop(&self) {
@@ -236,12 +284,20 @@ impl Cache {
                 Err(NotNow) => {}
             }
         }
+        // Of a remote store one request serves many: they gather until somebody waits.
+        let begin = if self.is_remote() {
+            Begin::Later
+        } else {
+            Begin::Now
+        };
         let ticket = self.fetcher.join(
             location,
+            begin,
             || Job::Fetch {
                 hash,
                 location,
                 key: key.into(),
+                since: Instant::now(),
             },
             || self.metrics.engine.fetches_shared.add_shared(1),
         );
@@ -272,6 +328,10 @@ impl Cache {
         }
     }
 
+    fn is_remote(&self) -> bool {
+        self.dry.as_ref().is_some_and(|dry| dry.is_remote())
+    }
+
     fn dry_keeps_up(&self) -> bool {
         self.dry.as_ref().is_some_and(|dry| dry.queue_bytes() == 0)
     }
@@ -280,14 +340,17 @@ impl Cache {
     pub async fn wait(&self, local: &Local, blocked: Blocked, attempt: &mut Attempt) {
         let deadline = self.config.dry_deadline.0;
         match blocked {
-            Blocked::Fetch(ticket) => self.wait_for(local, ticket, attempt, deadline).await,
+            Blocked::Fetch(ticket) => {
+                self.fetcher.begin();
+                self.wait_for(local, ticket, attempt, deadline).await;
+            }
             Blocked::Commit { hash, location } => {
                 let job = || Job::Kill {
                     hash: KeyHash(hash),
                     location,
                 };
                 // Never give up on a kill: without it the write must not run.
-                match self.fetcher.join(location, job, || {}) {
+                match self.fetcher.join(location, Begin::Now, job, || {}) {
                     Some(Ticket(end)) => drop(end.await),
                     None => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
@@ -338,20 +401,57 @@ impl Cache {
     pub(super) fn run_fetcher(self: &Arc<Cache>, head: usize) {
         let mut record = Vec::new();
         while let Some(job) = self.fetcher.next() {
-            match job {
-                Job::Fetch {
-                    hash,
-                    location,
-                    key,
-                } => {
-                    let end = self.fetch_blocking(head, hash, &key, location, &mut record);
-                    self.fetcher.land(location, end);
+            let mut others = Vec::new();
+            if let (Job::Fetch { location, .. }, Some(dry)) = (&job, &self.dry)
+                && dry.is_remote()
+            {
+                let span;
+                (others, span) = self.fetcher.neighbours(*location);
+                if let Some((first, bytes)) = span {
+                    dry.prefetch(first, bytes);
                 }
-                Job::Kill { hash, location } => {
-                    self.commit_kill(hash, location);
-                    self.fetcher.land(location, Fetched::Killed);
-                }
+            }
+            self.run_job(head, job, &mut record);
+            for other in others {
+                self.run_job(head, other, &mut record);
             }
         }
     }
+
+    fn run_job(&self, head: usize, job: Job, record: &mut Vec<u8>) {
+        match job {
+            // Nobody waits any more: all would have to wait behind a store that does not answer.
+            Job::Fetch {
+                location, since, ..
+            } if since.elapsed() > self.config.dry_deadline.0 => {
+                self.fetcher.land(location, Fetched::Lost);
+            }
+            Job::Fetch {
+                hash,
+                location,
+                key,
+                ..
+            } => {
+                let end = self.fetch_blocking(head, hash, &key, location, record);
+                self.fetcher.land(location, end);
+            }
+            Job::Kill { hash, location } => {
+                self.commit_kill(hash, location);
+                self.fetcher.land(location, Fetched::Killed);
+            }
+        }
+    }
+}
+
+/// When a fetch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Now,
+    /// When somebody waits: others are about to be asked for.
+    Later,
+}
+
+/// A record's segment, and where in it the record lies.
+fn range(place: Place, bytes: u32) -> (u32, std::ops::Range<u64>) {
+    (place.segment, place.byte()..place.byte() + u64::from(bytes))
 }

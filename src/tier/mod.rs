@@ -23,6 +23,7 @@ mod flush;
 mod ghost;
 mod index;
 mod mover;
+mod neighbours;
 mod operate;
 mod policy;
 mod promote;

@@ -295,7 +295,7 @@ impl Cache {
     fn dry_may_recover(&self) -> bool {
         self.dry
             .as_ref()
-            .is_some_and(|dry| dry.tier_state() == crate::dry::TierState::Ok)
+            .is_some_and(|dry| dry.tier_state().takes_writes())
     }
 
     /// Items in RAM without a copy in dry.

@@ -194,7 +194,7 @@ impl Cache {
         };
         for _ in 0..REINSERT_TRIES {
             match dry.append(&record, fill, publish) {
-                Append::Busy => dry.wait_for_room(REINSERT_WAIT),
+                Append::Busy | Append::Behind => dry.wait_for_room(REINSERT_WAIT),
                 end => return matches!(end, Append::Done(_)),
             };
         }

@@ -48,7 +48,8 @@ fn nothing_is_ignored_in_silence() {
         (&["-t", "0"], "threads"),
         (&["-p", "70000"], "no TCP port"),
         (&["-p", "0"], "nobody could connect"),
-        (&["--dry", "s3://bucket"], "s3 is not built yet"),
+        (&["--dry", "s3://bucket"], "--dry-spool"),
+        (&["--dry", "ftp://host"], "ftp is no place for a dry tier"),
         (
             &["--cold", "memcached://h:1"],
             "memcached.state: memcached servers need a folder",

@@ -79,7 +79,10 @@ fn the_printed_configuration_reads_back() {
     let full = "[memory]\nlimit = \"64m\"\nevict = false\n[dry]\npath = \"d\"\nsegment_size = \"2m\"\n\
                 ahead = \"off\"\ndurability = \"power\"\n[server]\nlisten = [\"127.0.0.1\", \"[::1]:5\"]\n\
                 idle_timeout = \"90s\"\nhardened = true\nkeys_per_get_max = 7\nprefix_delimiter = \"/\"\n[tracking]\nrows = false\n";
-    for text in ["", full, "[server]\nunix_socket = \"s\"\n"] {
+    let s3 = "[dry]\nbackend = \"s3\"\nspool = \"d\"\nspool_size = \"64m\"\noptional = true\n[s3]\nbucket = \"b\"\n\
+              prefix = \"p/q\"\nendpoint = \"http://h:1\"\npath_style = true\nchecksums = \"when_required\"\n";
+    let mongodb = "[dry]\nbackend = \"mongodb\"\nspool = \"d\"\n[mongodb]\nuri = \"mongodb://u:p@h:1/cache?w=1\"\n";
+    for text in ["", full, s3, mongodb, "[server]\nunix_socket = \"s\"\n"] {
         let config = resolve(text);
         assert_eq!(resolve(&config.to_toml()), config, "{}", config.to_toml());
     }
@@ -96,7 +99,9 @@ fn errors_name_the_line() {
             ":4: memory.limit",
         ),
         ("[server]\ntls = true\n", "line 2"),
-        ("[s3]\nbucket = \"b\"\n", "not built yet"),
+        ("[s3]\nbucket = \"b\"\n", ":2: s3.bucket"),
+        ("[dry]\nbackend = \"s3\"\nspool = \"d\"\n", "needs a bucket"),
+        ("[dry]\n\nspool = \"d\"\n", ":3: dry.spool"),
         ("[dry]\nsize = \"1g\"\n", ":2: dry.size"),
         (
             "[memory]\nlimit = \"64m\"\nitem_size_max = \"1000\"\n",

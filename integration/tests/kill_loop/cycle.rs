@@ -87,6 +87,17 @@ pub struct Loop {
 impl Loop {
     /// A stopped server over an empty folder that nobody has written to.
     pub fn new(binary: &Path, seed: u64, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::over(None, binary, seed, arguments, environment)
+    }
+
+    /// As [`Loop::new`], with the segments in a remote store and the folder as its spool.
+    pub fn over(
+        remote: Option<&str>,
+        binary: &Path,
+        seed: u64,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let scratch = TempDir::new().expect("a temporary folder can be made");
         let folder = scratch.path().join("dry");
         let folder_text = folder.display().to_string();
@@ -96,14 +107,16 @@ impl Loop {
             "8",
             "-t",
             "4",
-            "--dry",
-            &folder_text,
             "--dry-size",
             "40m",
             "--dry-wait",
             "1s",
         ];
-        let server = Server::stopped(&[], binary, &[&own, arguments].concat());
+        let place = match remote {
+            None => vec!["--dry", &folder_text],
+            Some(remote) => vec!["--dry", remote, "--dry-spool", &folder_text],
+        };
+        let server = Server::stopped(&[], binary, &[&own, &place[..], arguments].concat());
         Self {
             server,
             folder,

@@ -144,6 +144,44 @@ fn steps_of_the_clock_over_a_restart_outlive_nothing() {
     }
 }
 
+// The same with segments that move to a bucket meanwhile, or are half way there when the process ends.
+#[cfg(feature = "s3")]
+#[test]
+fn nothing_goes_back_to_an_older_value_with_segments_in_a_bucket() {
+    use tiercache_integration::s3::{BUCKET, S3Server};
+
+    let cycles = number_from_env("TIERCACHE_TEST_CYCLES", 30).div_ceil(3);
+    let seed = seed();
+    let store = S3Server::start(seed);
+    let (place, endpoint) = (format!("s3://{BUCKET}/loop"), store.endpoint());
+    let arguments = ["--s3-endpoint", &endpoint, "--s3-path-style"];
+    let environment = S3Server::environment();
+    let mut server = Loop::over(
+        Some(&place),
+        &tiercache_binary(),
+        seed,
+        &arguments,
+        &environment,
+    );
+    let mut replaced = 0;
+    for number in 1..=cycles {
+        let end = if number % 8 == 0 {
+            End::Terminate
+        } else {
+            End::Kill
+        };
+        let report = server.cycle(end, flush_in(number), |_| {});
+        print(number, &report, server.histories.operations());
+        assert_eq!(report.violations, [""; 0], "cycle {number}");
+        replaced += report.dried_replaced;
+    }
+    assert!(
+        replaced >= cycles * DRIED_REPLACED_MIN,
+        "dry is not warm: {replaced}"
+    );
+    println!("{cycles} cycles, {replaced} dried keys replaced");
+}
+
 // The same at every point of the server's code at which a death could leave something half done.
 #[test]
 fn no_point_of_death_brings_an_older_value_back() {

@@ -31,7 +31,7 @@ impl LocalStore {
     }
 }
 
-fn file_name(segment: u32) -> String {
+pub(super) fn file_name(segment: u32) -> String {
     format!("seg-{segment}.data")
 }
 

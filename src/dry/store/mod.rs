@@ -2,12 +2,64 @@
 //!
 //! A store never sees keys or records and never overwrites: bytes that were appended do not change.
 
+#[cfg(test)]
+mod conformance;
+#[cfg(feature = "mongodb")]
+mod gridfs;
+pub(super) mod kept;
 mod local;
+#[cfg(test)]
+pub(super) mod memory;
+mod recent;
+pub(super) mod remote;
+#[cfg(any(feature = "s3", feature = "mongodb"))]
+mod runtime;
+#[cfg(feature = "s3")]
+mod s3;
+pub(super) mod spool;
 
 use std::io;
 use std::sync::Arc;
 
 pub(super) use local::LocalStore;
+pub(super) use spool::Spool;
+
+use self::remote::Remote;
+use super::config::{DryConfig, RemoteConfig};
+use super::error::DryError;
+
+/// Opens the remote store that a configuration names, if it names one.
+pub(super) fn open(config: &DryConfig) -> Result<Option<Arc<dyn Remote>>, DryError> {
+    let Some(remote) = &config.remote else {
+        return Ok(None);
+    };
+    let failed = |why: io::Error| DryError::Remote {
+        place: remote.to_string(),
+        why: why.to_string(),
+    };
+    let opened = connect(config, remote).map_err(failed)?;
+    match opened.check() {
+        // Start says so when it wants to know whose the store is.
+        Err(_) if config.optional => Ok(Some(opened)),
+        checked => checked.map(|()| Some(opened)).map_err(failed),
+    }
+}
+
+#[cfg_attr(not(all(feature = "s3", feature = "mongodb")), allow(unused_variables))]
+fn connect(config: &DryConfig, remote: &RemoteConfig) -> io::Result<Arc<dyn Remote>> {
+    #[cfg(feature = "s3")]
+    if let RemoteConfig::S3(s3) = remote {
+        return Ok(Arc::new(s3::S3Store::open(s3, config.read_timeout.0)?));
+    }
+    #[cfg(feature = "mongodb")]
+    if let RemoteConfig::MongoDb(mongodb) = remote {
+        let (ttl, limit) = (config.ttl.0, config.read_timeout.0);
+        return Ok(Arc::new(gridfs::GridFs::open(mongodb, ttl, limit)?));
+    }
+    Err(io::Error::other(
+        "this build has no code for it (features s3 and mongodb)",
+    ))
+}
 
 /// A place for segments.
 pub(super) trait SegmentStore: Send + Sync {
@@ -35,6 +87,16 @@ pub(super) trait SegmentFile: Send + Sync {
 
     /// As `read_range`, but `None` where the device would have to be waited for.
     fn read_cached(&self, at: u64, out: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Fetches bytes that several reads will want, where that saves requests. Does nothing else.
+    fn prefetch(&self, _at: u64, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether reading again what was found to be damaged may find it sound: it came over a network.
+    fn may_differ(&self, _at: u64) -> bool {
+        false
+    }
 
     /// Waits until all that was appended is on the device.
     fn sync(&self) -> io::Result<()>;

@@ -5,6 +5,7 @@ mod damage;
 mod errors;
 mod kill_loop;
 mod limits;
+mod remote;
 mod restart;
 mod rot;
 pub(super) mod tape;

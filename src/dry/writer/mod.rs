@@ -167,15 +167,19 @@ impl Core {
             return Append::TooLarge;
         }
         match self.tier_state() {
-            TierState::Ok => {}
+            TierState::Ok | TierState::Degraded => {}
             TierState::Paused => return Append::Paused,
             TierState::Failed => return Append::Failed,
         }
         let mut open = self.writer.open.lock();
         if let Err(refused) = self.make_room(&mut open, bytes, record.key_bytes) {
-            self.counters
-                .busy
-                .fetch_add(u64::from(refused == Append::Busy), Relaxed);
+            let counters = [
+                (Append::Busy, &self.counters.busy),
+                (Append::Behind, &self.counters.behind),
+            ];
+            for (_, counter) in counters.iter().filter(|(cause, _)| *cause == refused) {
+                counter.fetch_add(1, Relaxed);
+            }
             return refused;
         }
         let open = &mut *open;
@@ -265,6 +269,9 @@ impl Core {
             self.reclaimer.wake();
             return Err(Append::Busy);
         }
+        if !self.spool_fits() {
+            return Err(Append::Behind);
+        }
         let Some(id) = self.table.free_id(open.next_segment) else {
             self.fail("segment ids are used up");
             return Err(Append::Failed);
@@ -287,6 +294,13 @@ impl Core {
         let segment_bytes = self.limits.segment_bytes;
         let reserve = self.reclaimer.reserve_bytes(segment_bytes);
         self.table.bytes() + segment_bytes + reserve <= self.limits.size
+    }
+
+    /// Whether the spool of a remote store has room for one more segment.
+    fn spool_fits(&self) -> bool {
+        let segment_bytes = self.limits.segment_bytes;
+        let spool = self.spool.as_ref();
+        spool.is_none_or(|spool| spool.has_room(segment_bytes))
     }
 
     fn take_buffer(&self, open: &mut Open, capacity: usize) {
@@ -438,7 +452,7 @@ impl Core {
             open.held_bytes + wanted <= self.writer.queue_bytes_max || open.queue.is_empty();
         self.tier_state() == TierState::Ok
             && queue
-            && (open.segment.is_some() || self.segment_fits())
+            && (open.segment.is_some() || self.segment_fits() && self.spool_fits())
     }
 
     /// Ends the writer thread, and all appends.
@@ -463,7 +477,7 @@ impl Core {
         self.writer.pending_bytes.store(0, Relaxed);
     }
 
-    /// Tells those who wait that a segment was freed.
+    /// Tells those who wait that a segment was freed, or left the spool.
     pub(super) fn segment_was_freed(&self) {
         drop(self.writer.open.lock()); // Nobody is between looking and waiting now.
         self.writer.room.notify_all();

@@ -110,6 +110,9 @@ impl Core {
             chunk.segment.seal();
             self.counters.puts.fetch_add(1, Relaxed);
             self.reclaimer.sealed(chunk.segment.id);
+            if self.spool.is_some() {
+                self.uploader.sealed(chunk.segment.id);
+            }
         }
         self.writer.pending_bytes.fetch_sub(bytes, Relaxed);
         // A reader that still copies from it keeps it alive; then it is not reused.

@@ -1,0 +1,62 @@
+//! The threads that a remote store's client runs on, and the way to them from threads that block.
+//!
+//! Clients are asynchronous, the dry tier is not, and neither may stand in the way of the workers. So a
+//! store has a runtime of its own; whoever calls it waits outside of it. How many calls there are at
+//! once is bounded by the threads that may call: fetches, uploads and reclaim.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Threads of a store's client: they move bytes, nothing in them waits.
+const THREADS: usize = 2;
+
+/// A small runtime for one store.
+pub(super) struct Remotely {
+    runtime: tokio::runtime::Runtime,
+    interrupt: Mutex<CancellationToken>,
+}
+
+impl Remotely {
+    pub(super) fn start() -> io::Result<Remotely> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("dry-remote")
+            .enable_all()
+            .build()?;
+        Ok(Remotely {
+            runtime,
+            interrupt: Mutex::default(),
+        })
+    }
+
+    /// Runs a call to its end, at most for `limit`.
+    pub(super) fn run<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let interrupted = self.interrupt.lock().clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = interrupted.cancelled() => Err(io::Error::other("the dry tier is being closed")),
+                ended = tokio::time::timeout(limit, call) => match ended {
+                    Ok(ended) => ended,
+                    Err(_) => Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("no answer within {limit:?}"),
+                    )),
+                },
+            }
+        })
+    }
+
+    /// Ends what runs now.
+    pub(super) fn interrupt(&self) {
+        std::mem::take(&mut *self.interrupt.lock()).cancel();
+    }
+}
