@@ -34,6 +34,8 @@ const OTHERS_MASK: u32 = 0o077;
 pub struct AuthConfig {
     /// A file of lines `user:password`.
     pub file: PathBuf,
+    /// Whether they also do so by SASL, in the binary protocol. Default no.
+    pub sasl: bool,
 }
 
 /// Why a file of users cannot be used. Names the line, never what stands in it.
@@ -208,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("users");
         std::fs::write(&file, text).unwrap();
-        let users = Users::open(&AuthConfig { file });
+        let users = Users::open(&AuthConfig { file, sasl: false });
         (folder, users)
     }
 

@@ -276,6 +276,9 @@ pub struct Flags {
     /// Encrypt TCP connections, with the certificate of -o ssl_chain_cert
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
+    /// Authenticate by SASL in the binary protocol, with the users of -Y; -B auto speaks text too
+    #[arg(short = 'S', long)]
+    pub enable_sasl: bool,
     /// Clients authenticate as a user of this file, with lines user:password
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
@@ -448,6 +451,7 @@ impl Flags {
             },
             auth: Auth {
                 file: self.auth_file.clone(),
+                sasl: on(self.enable_sasl),
             },
             ..Layer::default()
         };

@@ -7,9 +7,11 @@
 //!   alice s3cret\r\n        ──▶  STORED | CLIENT_ERROR authentication failure
 //! ```
 
+use crate::binary::{Header, REQUEST_MAGIC};
 use crate::error::Reject;
 use crate::limits::{AUTH_TOKEN_MAX, LINE_MAX};
 use crate::number::parse_u32;
+use crate::request::BinaryForm;
 
 /// A line with fewer bytes before its `\n` closes the connection, as in memcached.
 const LINE_MIN: usize = 6;
@@ -75,6 +77,18 @@ pub fn decode(bytes: &[u8]) -> Attempt<'_> {
         },
         None => reject(Reject::TokenFormat, consumed),
     }
+}
+
+/// The first byte of a packet of the binary protocol.
+pub const PACKET_MAGIC: u8 = REQUEST_MAGIC;
+
+/// How a packet is answered whose header has come, the rest or not.
+pub fn packet_form(bytes: &[u8]) -> Option<BinaryForm> {
+    let header = Header::read(bytes).filter(|header| header.magic == REQUEST_MAGIC)?;
+    Some(BinaryForm {
+        opcode: header.opcode,
+        opaque: header.opaque,
+    })
 }
 
 /// The length that `set <key> <flags> <exptime> <length>` announces.

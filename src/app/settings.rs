@@ -109,7 +109,10 @@ fn rows(config: &Config) -> Vec<(String, String)> {
             }
             .to_owned(),
         ),
-        row("auth_enabled_sasl", word(false)),
+        row(
+            "auth_enabled_sasl",
+            word(auth.as_ref().is_some_and(|auth| auth.sasl)),
+        ),
         row(
             "auth_enabled_ascii",
             auth.as_ref()

@@ -6,8 +6,6 @@ use clap::Args;
 /// help, where test suites look for what a server can do.
 #[derive(Debug, Clone, Default, Args)]
 pub struct UnbuiltFlags {
-    #[arg(short = 'S', long, hide = true)]
-    enable_sasl: bool,
     #[arg(short = 'e', long, hide = true)]
     memory_file: Option<String>,
     #[arg(short = 'N', long, hide = true)]
@@ -24,7 +22,6 @@ impl UnbuiltFlags {
     pub(super) fn refuse(&self) -> Result<(), String> {
         let later = "not built yet";
         let flags = [
-            (self.enable_sasl, "-S", "SASL authentication: not built yet"),
             (
                 self.memory_file.is_some(),
                 "-e",

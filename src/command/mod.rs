@@ -11,6 +11,7 @@
 
 mod admin;
 mod arithmetic;
+mod auth;
 mod detail;
 mod late;
 mod listing;
@@ -26,10 +27,10 @@ mod watch;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tiercache_protocol::binary::Status;
 use tiercache_protocol::request::{Form, Request, Retrieve};
 use tiercache_protocol::{Reject, encode, peek_reads};
 
+pub use auth::Shown;
 pub use detail::Detail;
 pub use late::Late;
 pub use pool::Upstream;
@@ -289,9 +290,9 @@ impl Executor {
                 Flow::Done
             }
             Request::Admin(admin) => self.admin(admin, progress, out),
-            // Without authentication the commands of SASL are unknown, as in memcached.
+            // The client is known already; as in memcached it stays so whatever it shows now.
             Request::Sasl(sasl) => {
-                encode::binary_status(out, sasl.form, Status::UNKNOWN);
+                self.sasl(sasl, &mut false, out);
                 Flow::Done
             }
             Request::Quit { form } => {

@@ -262,6 +262,8 @@ section! {
     Auth {
         /// File of lines `user:password`; `-Y`.
         file: PathBuf,
+        /// Whether the binary protocol is spoken, with SASL; `-S`.
+        sasl: bool,
     }
 }
 

@@ -152,6 +152,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
         },
         auth: Auth {
             file: auth.as_ref().map(|auth| auth.file.clone()),
+            sasl: auth.as_ref().map(|auth| auth.sasl),
         },
         memcached: upstream.as_ref().map(pools::to_layer).unwrap_or_default(),
         ..Layer::default()

@@ -71,9 +71,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
     } = layer;
     let tier = tier(&memory, &hot, &cold, &dry, ram, machine)?;
     let mut server = harden(server);
-    if auth.file.is_some() {
-        server.protocol = Some(text_protocol(server.protocol)?);
-    }
+    let auth = auth_config(auth, &mut server.protocol)?;
     let commands = commands(&server)?;
     let process = process(&server)?;
     let tls = tls_config(tls)?;
@@ -87,7 +85,7 @@ pub(super) fn resolve(layer: Layer, machine: Machine) -> Result<Config, ConfigEr
         tracking: tracking_config(tracking),
         tier,
         tls,
-        auth: auth.file.map(|file| AuthConfig { file }),
+        auth,
         commands,
         process,
     })
@@ -368,15 +366,37 @@ fn harden(server: layer::Server) -> layer::Server {
     })
 }
 
-/// What can be spoken where clients authenticate: text, as in memcached.
-fn text_protocol(protocol: Option<Protocol>) -> Result<Protocol, ConfigError> {
-    match protocol {
-        None | Some(Protocol::Auto | Protocol::Ascii) => Ok(Protocol::Ascii),
-        Some(Protocol::Binary) => refuse(
-            "server.protocol",
-            "only text can be spoken where clients authenticate (auth.file, -Y)",
-        ),
-    }
+/// Users, and what can be spoken where clients authenticate: text, or with SASL packets, as in
+/// memcached; both if both are asked for.
+fn auth_config(
+    auth: layer::Auth,
+    protocol: &mut Option<Protocol>,
+) -> Result<Option<AuthConfig>, ConfigError> {
+    let sasl = auth.sasl.unwrap_or(false);
+    let Some(file) = auth.file else {
+        if sasl {
+            return refuse("auth.sasl", "needs users (auth.file, -Y FILE)");
+        }
+        return Ok(None);
+    };
+    *protocol = Some(match (sasl, *protocol) {
+        (false, None | Some(Protocol::Auto | Protocol::Ascii)) => Protocol::Ascii,
+        (true, None | Some(Protocol::Binary)) => Protocol::Binary,
+        (true, Some(Protocol::Auto)) => Protocol::Auto,
+        (false, Some(Protocol::Binary)) => {
+            return refuse(
+                "server.protocol",
+                "binary needs SASL where clients authenticate (auth.sasl, -S)",
+            );
+        }
+        (true, Some(Protocol::Ascii)) => {
+            return refuse(
+                "auth.sasl",
+                "is for the binary protocol, not for ascii alone",
+            );
+        }
+    });
+    Ok(Some(AuthConfig { file, sasl }))
 }
 
 fn server_config(

@@ -5,17 +5,20 @@
 //! the right one is served.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut;
-use tiercache_protocol::Reject;
-use tiercache_protocol::auth::{Attempt, decode};
+use tiercache_protocol::auth::{Attempt, PACKET_MAGIC, decode, packet_form};
+use tiercache_protocol::binary::{Opcode, Status};
+use tiercache_protocol::{Decoded, Decoder, Reject, Request, Syntax, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::connection::{After, Connection};
 use super::input::Input;
 use crate::auth::Users;
 use crate::clients::Doing;
+use crate::command::{Flow, Progress, Shown};
 
 /// Bytes that a client may send before it is authenticated.
 const ENTRY_BYTES_MAX: usize = 2 * 1024;
@@ -25,6 +28,14 @@ const FAILURES_MAX: u32 = 3;
 
 /// How long such a client waits to be closed.
 const FAILURES_DELAY: Duration = Duration::from_secs(1);
+
+/// What may be asked before.
+const ENTRY_OPCODES: [Opcode; 4] = [
+    Opcode::SASL_LIST,
+    Opcode::SASL_AUTH,
+    Opcode::SASL_STEP,
+    Opcode::VERSION,
+];
 
 const STORED: &[u8] = b"STORED\r\n";
 
@@ -36,18 +47,46 @@ enum Entry {
     Closed,
 }
 
+/// A client that is not in yet.
+struct Caller {
+    users: Arc<Users>,
+    syntax: Syntax,
+    /// Of packets.
+    decoder: Decoder,
+    /// The mechanism of SASL is named, its token is to come.
+    begun: bool,
+    failures: u32,
+}
+
+impl Caller {
+    /// Whether these are packets; the first byte tells, where both are spoken.
+    fn speaks_packets(&self, bytes: &[u8]) -> bool {
+        match self.syntax {
+            Syntax::Auto => bytes.first() == Some(&PACKET_MAGIC),
+            Syntax::Text => false,
+            Syntax::Binary => true,
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits until the client is authenticated. What it has sent behind that is left in `input`.
     pub(super) async fn authenticate(
         &mut self,
-        users: &Users,
+        users: &Arc<Users>,
         input: &mut Input,
     ) -> io::Result<After> {
         self.client.set_doing(Doing::Entering);
         let mut received = Vec::new();
         let mut received_bytes_left = ENTRY_BYTES_MAX;
         let mut answers = Vec::new();
-        let mut failures = 0;
+        let mut caller = Caller {
+            users: Arc::clone(users),
+            syntax: self.worker.site.config.syntax,
+            decoder: Decoder::with_item_size_max(ENTRY_BYTES_MAX).speaking(Syntax::Binary),
+            begun: false,
+            failures: 0,
+        };
         loop {
             let mut room = (&mut received).limit(received_bytes_left);
             let count = self.stream.read_buf(&mut room).await?;
@@ -55,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(After::End);
             }
             received_bytes_left -= count;
-            let (entry, consumed) = self.admit(users, &received, &mut failures, &mut answers);
+            let (entry, consumed) = self.admit(&mut caller, &received, &mut answers);
             received.drain(..consumed);
             self.count(consumed, answers.len());
             self.stream.write_all(&answers).await?;
@@ -63,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answers.clear();
             match entry {
                 Entry::Admitted => break,
-                Entry::Open if failures >= FAILURES_MAX => {
+                Entry::Open if caller.failures >= FAILURES_MAX => {
                     self.worker.pause(FAILURES_DELAY).await;
                     return Ok(After::End);
                 }
@@ -78,40 +117,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Answers all whole attempts up to the right one. Tells how many bytes they were.
-    fn admit(
-        &self,
-        users: &Users,
-        bytes: &[u8],
-        failures: &mut u32,
-        answers: &mut Vec<u8>,
-    ) -> (Entry, usize) {
+    fn admit(&self, caller: &mut Caller, bytes: &[u8], answers: &mut Vec<u8>) -> (Entry, usize) {
         let mut start = 0;
-        while start < bytes.len() && *failures < FAILURES_MAX {
-            match decode(&bytes[start..]) {
-                Attempt::More => break,
-                Attempt::Credentials {
-                    user,
-                    password,
-                    consumed,
-                } => {
-                    start += consumed;
-                    let known = users.know(user, password);
-                    self.count_attempt(known);
-                    if known {
-                        answers.extend_from_slice(STORED);
-                        return (Entry::Admitted, start);
-                    }
-                    *failures += 1;
-                    answers.extend_from_slice(Reject::AuthenticationFailure.as_bytes());
-                }
-                Attempt::Reject { reply, consumed } => {
-                    start += consumed;
-                    answers.extend_from_slice(reply.as_bytes());
-                }
-                Attempt::Close => return (Entry::Closed, start),
+        while start < bytes.len() && caller.failures < FAILURES_MAX {
+            let rest = &bytes[start..];
+            let (entry, consumed) = if caller.speaks_packets(rest) {
+                self.admit_packet(caller, rest, answers)
+            } else {
+                self.admit_text(caller, rest, answers)
+            };
+            start += consumed;
+            if entry != Entry::Open || consumed == 0 {
+                return (entry, start);
             }
         }
         (Entry::Open, start)
+    }
+
+    fn admit_text(
+        &self,
+        caller: &mut Caller,
+        bytes: &[u8],
+        answers: &mut Vec<u8>,
+    ) -> (Entry, usize) {
+        match decode(bytes) {
+            Attempt::More => (Entry::Open, 0),
+            Attempt::Credentials {
+                user,
+                password,
+                consumed,
+            } => {
+                let executor = self.worker.executor.borrow();
+                if executor.knows(&caller.users, user, password) {
+                    answers.extend_from_slice(STORED);
+                    return (Entry::Admitted, consumed);
+                }
+                self.fail(caller);
+                answers.extend_from_slice(Reject::AuthenticationFailure.as_bytes());
+                (Entry::Open, consumed)
+            }
+            Attempt::Reject { reply, consumed } => {
+                answers.extend_from_slice(reply.as_bytes());
+                (Entry::Open, consumed)
+            }
+            Attempt::Close => (Entry::Closed, 0),
+        }
+    }
+
+    /// Whatever is no step of SASL, nor asks for the version, ends the connection, as in memcached.
+    fn admit_packet(
+        &self,
+        caller: &mut Caller,
+        bytes: &[u8],
+        answers: &mut Vec<u8>,
+    ) -> (Entry, usize) {
+        if let Some(form) = packet_form(bytes)
+            && !ENTRY_OPCODES.contains(&form.opcode)
+        {
+            encode::binary_status(answers, form, Status::AUTH_ERROR);
+            return (Entry::Closed, 0);
+        }
+        match caller.decoder.decode(bytes) {
+            Decoded::More { .. } => (Entry::Open, 0),
+            Decoded::Request {
+                request: Request::Sasl(sasl),
+                consumed,
+            } => {
+                let executor = self.worker.executor.borrow();
+                match executor.sasl(&sasl, &mut caller.begun, answers) {
+                    Shown::Known => return (Entry::Admitted, consumed),
+                    Shown::Unknown => self.fail(caller),
+                    Shown::Nothing => {}
+                }
+                (Entry::Open, consumed)
+            }
+            Decoded::Request { request, consumed } => {
+                let mut executor = self.worker.executor.borrow_mut();
+                match executor.execute(&request, &mut Progress::default(), answers) {
+                    Flow::Done => (Entry::Open, consumed),
+                    _ => (Entry::Closed, consumed),
+                }
+            }
+            Decoded::Skip { consumed } => (Entry::Open, consumed),
+            _ => (Entry::Closed, 0),
+        }
     }
 
     fn count(&self, received: usize, sent: usize) {
@@ -121,17 +210,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         counters.bytes_written.add(sent as u64);
     }
 
-    fn count_attempt(&self, known: bool) {
-        let executor = self.worker.executor.borrow();
-        let counters = executor.counters();
-        counters.auth_cmds.bump();
-        if !known {
-            counters.auth_errors.bump();
-            tracing::debug!(
-                connection = self.client.id(),
-                peer = %self.client.peer(),
-                "authentication failed"
-            );
-        }
+    fn fail(&self, caller: &mut Caller) {
+        caller.failures += 1;
+        tracing::debug!(
+            connection = self.client.id(),
+            peer = %self.client.peer(),
+            "authentication failed"
+        );
     }
 }

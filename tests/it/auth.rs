@@ -215,3 +215,138 @@ fn the_file_is_checked_and_kept_secret() {
     assert!(server.log().contains("mode 644"), "{}", server.log());
     assert!(!server.log().contains("hunter"));
 }
+
+/// A packet of the binary protocol, a request (0x80) or a reply (0x81).
+fn packet(magic: u8, opcode: u8, status: u16, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut packet = vec![magic, opcode];
+    packet.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(status.to_be_bytes());
+    packet.extend(
+        u32::try_from(key.len() + value.len())
+            .unwrap()
+            .to_be_bytes(),
+    );
+    packet.extend([0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+    packet.extend(key);
+    packet.extend(value);
+    packet
+}
+
+fn ask(opcode: u8, key: &[u8], value: &[u8]) -> Vec<u8> {
+    packet(0x80, opcode, 0, key, value)
+}
+
+fn told(opcode: u8, status: u16, value: &[u8]) -> Vec<u8> {
+    packet(0x81, opcode, status, b"", value)
+}
+
+const NOOP: u8 = 0x0a;
+const VERSION: u8 = 0x0b;
+const LIST: u8 = 0x20;
+const AUTH: u8 = 0x21;
+const STEP: u8 = 0x22;
+const FAILED: (u16, &[u8]) = (0x20, b"Auth failure.");
+
+fn start_sasl(users: &str, further: &[&str]) -> Server {
+    let sasl = [&TCP[..], &["-S", "-Y", "users"], further].concat();
+    Server::start_in(folder(users), &sasl)
+}
+
+/// Sends packets and expects exactly these.
+#[track_caller]
+fn talk(server: &Server, packets: &[Vec<u8>], replies: &[Vec<u8>]) -> Client<std::net::TcpStream> {
+    let mut client = server.connect();
+    client.send(&packets.concat());
+    let replies = replies.concat();
+    assert_eq!(client.receive(replies.len()), replies);
+    client
+}
+
+// The mechanism is PLAIN, in one step or two; what is pipelined behind it is served.
+#[test]
+fn sasl_opens_the_connection() {
+    let server = start_sasl("alice:one\n", &[]);
+    let welcome = |opcode| told(opcode, 0, b"Authenticated");
+    let (wrong, unknown) = (
+        told(AUTH, FAILED.0, FAILED.1),
+        told(STEP, FAILED.0, FAILED.1),
+    );
+    let token = b"\0alice\0one";
+    talk(
+        &server,
+        &[
+            ask(LIST, b"", b""),
+            ask(VERSION, b"", b""),
+            ask(AUTH, b"PLAIN", b"\0alice\0two"),
+            ask(AUTH, b"CRAM-MD5", token),
+            ask(AUTH, b"PLAIN", b"me\0alice\0one"),
+            ask(NOOP, b"", b""),
+        ],
+        &[
+            told(LIST, 0, b"PLAIN"),
+            told(VERSION, 0, b"1.6.45"),
+            wrong.clone(),
+            wrong,
+            welcome(AUTH),
+            told(NOOP, 0, b""),
+        ],
+    );
+    talk(
+        &server,
+        &[
+            ask(STEP, b"PLAIN", token),
+            ask(AUTH, b"PLAIN", b""),
+            ask(STEP, b"PLAIN", token),
+            ask(AUTH, b"PLAIN", token),
+        ],
+        &[unknown, told(AUTH, 0x21, b""), welcome(STEP), welcome(AUTH)],
+    );
+}
+
+// Every other packet ends the connection before its value has come, and does nothing.
+#[test]
+fn sasl_comes_first() {
+    let server = start_sasl("alice:one\n", &[]);
+    for request in [
+        ask(NOOP, b"", b""),
+        ask(0x00, b"key", b""),
+        ask(0x18, b"", b""),
+        ask(0x11, b"key", &[0; 1000])[..24].to_vec(),
+    ] {
+        let reply = told(request[1], FAILED.0, FAILED.1);
+        assert_eq!(talk(&server, &[request], &[reply]).rest(), b"");
+    }
+    let guesses = vec![ask(AUTH, b"PLAIN", b"\0alice\0two"); 3];
+    let replies = vec![told(AUTH, FAILED.0, FAILED.1); 3];
+    assert_eq!(talk(&server, &guesses, &replies).rest(), b"");
+    let long = ask(AUTH, b"PLAIN", &[b'x'; 5000]);
+    assert!(
+        !talk(&server, &[long], &[])
+            .rest()
+            .starts_with(&[0x81, AUTH, 0, 0, 0, 0, 0, 0])
+    );
+    // Text is not spoken.
+    let mut client = server.connect();
+    client.send(token("alice", "one").as_bytes());
+    assert_eq!(client.rest(), b"");
+}
+
+// With -B auto both are, each with its own way in.
+#[test]
+fn both_protocols_may_be_spoken() {
+    let server = start_sasl("alice:one\n", &["-B", "auto"]);
+    server.check(&[
+        ("get key\r\n", "CLIENT_ERROR unauthenticated\r\n"),
+        (&token("alice", "one"), "STORED\r\n"),
+        ("mn\r\n", "MN\r\n"),
+    ]);
+    talk(
+        &server,
+        &[ask(AUTH, b"PLAIN", b"\0alice\0one"), ask(NOOP, b"", b"")],
+        &[told(AUTH, 0, b"Authenticated"), told(NOOP, 0, b"")],
+    );
+    let refused = ask(NOOP, b"", b"");
+    let client = talk(&server, &[refused], &[told(NOOP, FAILED.0, FAILED.1)]);
+    drop(client);
+}
