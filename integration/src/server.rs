@@ -27,6 +27,8 @@ pub struct Server {
     running: Option<Child>,
     /// True when the child is another program that runs the server.
     wrapped: bool,
+    /// True when it answers only those who authenticate or encrypt.
+    guarded: bool,
     address: SocketAddr,
     environment: Vec<(String, String)>,
     // Port file and log; removed when the test ends.
@@ -58,6 +60,18 @@ impl Server {
         Self::wrapped(&[], binary, arguments)
     }
 
+    /// As [`Server::at`], of a server that answers nobody who does not authenticate or encrypt: it is up once it
+    /// accepts a connection.
+    ///
+    /// # Panics
+    /// When it does not accept one within a minute.
+    pub fn guarded(binary: &Path, arguments: &[&str]) -> Self {
+        let mut server = Self::stopped(&[], binary, arguments);
+        server.guarded = true;
+        server.start();
+        server
+    }
+
     /// As [`Server::at`], run by another program, for example `strace -c -f -o FILE`.
     ///
     /// # Panics
@@ -82,6 +96,7 @@ impl Server {
             command,
             running: None,
             wrapped: !wrapper.is_empty(),
+            guarded: false,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             environment: Vec::new(),
             scratch: TempDir::new().expect("a temporary folder can be made"),
@@ -148,9 +163,12 @@ impl Server {
                 Some(port) => SocketAddr::from(([127, 0, 0, 1], port)),
                 None => return false,
             };
-            Client::connect(self.address)
-                .and_then(|mut client| client.ask(b"version\r\n"))
-                .is_ok_and(|reply| reply.starts_with(b"VERSION "))
+            Client::connect(self.address).is_ok_and(|mut client| {
+                self.guarded
+                    || client
+                        .ask(b"version\r\n")
+                        .is_ok_and(|reply| reply.starts_with(b"VERSION "))
+            })
         });
         if let Some(status) = ended {
             self.running = None;

@@ -54,13 +54,19 @@ fn memjs_works_unchanged() {
     run_driver(Path::new("node"), "memjs_driver.js", &[]);
 }
 
-fn python() -> PathBuf {
+/// The interpreter that has the Python clients.
+pub fn python() -> PathBuf {
     installed().join("venv/bin/python")
 }
 
-/// Runs a driver against a server of its own; `arguments` follow its host and port.
+/// Runs a driver against a server of its own.
 fn run_driver(interpreter: &Path, driver: &str, arguments: &[&str]) {
     let server = Server::tiercache(&["-m", "128"]);
+    drive(&server, interpreter, driver, arguments);
+}
+
+/// Runs a driver against `server`; `arguments` follow its host and port.
+pub fn drive(server: &Server, interpreter: &Path, driver: &str, arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("clients")
         .join(driver);
