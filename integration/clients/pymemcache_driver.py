@@ -1,5 +1,8 @@
-"""Checks pymemcache against the server at HOST PORT; prints the number of operations."""
+"""Checks pymemcache against the server at HOST PORT; prints the number of operations.
 
+Further arguments make it speak TLS: the authority that it believes, and the certificate and the key that it shows."""
+
+import ssl
 import sys
 import time
 
@@ -8,8 +11,18 @@ from pymemcache.client.base import Client
 EXPIRY_LIMIT_S = 5
 
 
+def tls_context(authority=None, *own):
+    if authority is None:
+        return None
+    context = ssl.create_default_context(cafile=authority)
+    if own:
+        context.load_cert_chain(*own)
+    return context
+
+
 def main():
-    client = Client((sys.argv[1], int(sys.argv[2])), default_noreply=False, timeout=20)
+    context = tls_context(*sys.argv[3:])
+    client = Client((sys.argv[1], int(sys.argv[2])), default_noreply=False, timeout=20, tls_context=context)
     checks = []
 
     def check(name, got, expected):

@@ -5,7 +5,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use memcache::{Client, MemcacheError};
@@ -67,22 +67,7 @@ fn run_driver(interpreter: &Path, driver: &str, arguments: &[&str]) {
 
 /// Runs a driver against `server`; `arguments` follow its host and port.
 pub fn drive(server: &Server, interpreter: &Path, driver: &str, arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("clients")
-        .join(driver);
-    let output = Command::new(interpreter)
-        .arg(script)
-        .arg("127.0.0.1")
-        .arg(server.address().port().to_string())
-        .args(arguments)
-        .env("NODE_PATH", installed().join("node_modules"))
-        .output()
-        .unwrap_or_else(|error| {
-            panic!(
-                "run {}: {error}; scripts/test installs it",
-                interpreter.display()
-            )
-        });
+    let output = run_client(server, interpreter, driver, arguments);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
@@ -97,6 +82,26 @@ pub fn drive(server: &Server, interpreter: &Path, driver: &str, arguments: &[&st
         operations >= OPERATIONS_MIN,
         "{driver} checked {operations} operations"
     );
+}
+
+/// As [`drive`], and may fail.
+pub fn run_client(server: &Server, interpreter: &Path, driver: &str, arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("clients")
+        .join(driver);
+    Command::new(interpreter)
+        .arg(script)
+        .arg("127.0.0.1")
+        .arg(server.address().port().to_string())
+        .args(arguments)
+        .env("NODE_PATH", installed().join("node_modules"))
+        .output()
+        .unwrap_or_else(|error| {
+            panic!(
+                "run {}: {error}; scripts/test installs it",
+                interpreter.display()
+            )
+        })
 }
 
 /// Where the packages of the Python and Node clients are.

@@ -16,5 +16,6 @@ mod ring;
 #[cfg(feature = "s3")]
 mod s3;
 mod spill;
+mod tls;
 mod tracking;
 mod watch;
