@@ -33,12 +33,9 @@ pub const EXPTIME_RELATIVE_MAX_S: u32 = 60 * 60 * 24 * 30;
 /// Longest body of a packet, in bytes: memcached's largest `-I`.
 pub const BODY_LEN_MAX: usize = 1 << 30;
 
-/// Longest token of a SASL step, in bytes: user and password fit many times over.
-pub const SASL_TOKEN_MAX: usize = 4 * 1024;
-
 /// Longest line of a reply, in bytes without its `\n`, that the reply decoder accepts.
 pub const REPLY_LINE_MAX: usize = 8 * 1024;
 
-/// Longest `user password` that an authentication may have, in bytes. memcached takes 16 KiB; little
-/// shall be held for a client that is not known yet.
+/// Longest token of an authentication, in bytes: `user password`, or that of a SASL step. memcached
+/// takes 16 KiB; little shall be held for a client that is not known yet.
 pub const AUTH_TOKEN_MAX: usize = 1024;

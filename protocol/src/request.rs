@@ -291,7 +291,7 @@ pub struct Sasl<'a> {
     /// The mechanism's name, as the client sent it.
     pub mechanism: &'a [u8],
     /// What the client says; none if it is longer than
-    /// [`SASL_TOKEN_MAX`](crate::limits::SASL_TOKEN_MAX) and was dropped.
+    /// [`AUTH_TOKEN_MAX`](crate::limits::AUTH_TOKEN_MAX) and was dropped.
     pub token: Option<&'a [u8]>,
     /// How to answer.
     pub form: BinaryForm,

@@ -7,7 +7,7 @@ use crate::binary::{
 };
 use crate::error::Reject;
 use crate::exptime::Exptime;
-use crate::limits::{BODY_LEN_MAX, KEY_MAX, SASL_TOKEN_MAX};
+use crate::limits::{AUTH_TOKEN_MAX, BODY_LEN_MAX, KEY_MAX};
 use crate::request::{
     Admin, Arithmetic, BinaryForm, Delete, Form, GetOne, Request, Sasl, SaslStep, Store, StoreMode,
     Touch,
@@ -129,7 +129,7 @@ impl Decoder {
             token: None,
             form: packet.form,
         };
-        if packet.value_len > SASL_TOKEN_MAX {
+        if packet.value_len > AUTH_TOKEN_MAX {
             self.state = State::PacketSwallow(packet.value_len);
             return Decoded::Request {
                 request: Request::Sasl(sasl),

@@ -7,7 +7,7 @@ use tiercache_protocol::binary::Opcode;
 use tiercache_protocol::encode::{
     self, ArithmeticReply, DeleteReply, StoreFacts, StoreReply, TouchReply,
 };
-use tiercache_protocol::limits::{BODY_LEN_MAX, KEY_MAX, SASL_TOKEN_MAX};
+use tiercache_protocol::limits::{AUTH_TOKEN_MAX, BODY_LEN_MAX, KEY_MAX};
 use tiercache_protocol::request::{Request, Sasl};
 use tiercache_protocol::{BinaryForm, Decoded, Decoder, Form, Syntax};
 
@@ -229,7 +229,7 @@ fn refused_bodies_are_dropped() {
 // A token that is too long leaves the step without one.
 #[test]
 fn sasl_token_max() {
-    for (len, fits) in [(SASL_TOKEN_MAX, true), (SASL_TOKEN_MAX + 1, false)] {
+    for (len, fits) in [(AUTH_TOKEN_MAX, true), (AUTH_TOKEN_MAX + 1, false)] {
         let bytes = Packet::new(Opcode::SASL_AUTH, b"", b"PLAIN", &vec![0; len]).bytes();
         let mut decoder = Decoder::new(VALUE_MAX);
         let Decoded::Request {
