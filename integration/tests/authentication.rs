@@ -15,6 +15,7 @@ use crate::clients::{drive, python};
 const USERS: &str = "alice:one\nbob:two\n";
 
 const TEXT_DRIVER: &str = "pymemcache_auth_driver.py";
+const SASL_DRIVER: &str = "bmemcached_auth_driver.py";
 
 /// Starts a server of its own with [`USERS`] and runs a driver against it, which gets the length of a token that is too
 /// long.
@@ -39,4 +40,10 @@ fn pymemcache_authenticates_or_nothing_is_executed() {
 #[test]
 fn pymemcache_is_refused_by_memcached_in_the_same_words() {
     run_driver(&memcached_binary(), &[], TEXT_DRIVER, &[]);
+}
+
+// SASL PLAIN with the same users.
+#[test]
+fn bmemcached_authenticates_or_nothing_is_executed() {
+    run_driver(&tiercache_binary(), &["-S"], SASL_DRIVER, &["1500"]);
 }
