@@ -430,14 +430,23 @@ impl Dry {
         if let Some(spool) = &core.spool {
             spool.interrupt();
         }
-        threads.others.into_iter().for_each(join);
+        let own = std::thread::current().id();
+        let (own, others): (Vec<_>, Vec<_>) = threads
+            .others
+            .into_iter()
+            .partition(|thread| thread.thread().id() == own);
+        others.into_iter().for_each(join);
         let closed = if how == Close::Clean {
             self.release_store();
             self.mark_clean()
         } else {
             Ok(())
         };
-        core.folder.unlock();
+        // A hook that held the last reference closes on the reclaim thread, which cannot wait for
+        // itself: it goes on to its end, and the folder is released with what the parts share.
+        if own.is_empty() {
+            core.folder.unlock();
+        }
         closed
     }
 

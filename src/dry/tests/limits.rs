@@ -379,3 +379,31 @@ fn a_really_full_disk_pauses_the_tier() {
         (None, Some("value".into()))
     );
 }
+
+// Whoever is told of a freed segment may hold the last reference: the tier then closes on the thread
+// that frees segments, which cannot wait for itself.
+#[test]
+fn a_hook_may_drop_the_tier() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let caller = Caller::open(&config);
+    let _ = caller.set("key", "value");
+    caller.written();
+    let last = Arc::new(Mutex::new(None));
+    let (dropped, was_dropped) = std::sync::mpsc::channel();
+    let held = Arc::clone(&last);
+    caller.dry.set_on_freed(Box::new(move |_| {
+        drop(held.lock().take());
+        let _ = dropped.send(());
+    }));
+    let mut last = last.lock();
+    caller.dry.flush(caller.dry.first_version()).unwrap();
+    *last = Some(caller.dry);
+    drop(last);
+    was_dropped.recv().unwrap();
+    // The folder is free as soon as that thread has ended.
+    wait_until(|| {
+        let opened = Dry::open(&config, Arc::new(Clock::manual(NOW)));
+        opened.is_ok()
+    });
+}
