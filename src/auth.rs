@@ -59,6 +59,12 @@ pub enum UsersError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The file is larger than all users could make it.
+    #[error("users {}: larger than {FILE_BYTES_MAX} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
     /// Nobody could authenticate.
     #[error("users {}: no line user:password", path.display())]
     Empty {
@@ -136,6 +142,12 @@ impl Table {
         File::open(path)
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text))
             .map_err(unreadable)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            // Its last line may be cut, and half a password must not let anybody in.
+            return Err(UsersError::TooLarge {
+                path: path.to_owned(),
+            });
+        }
         let mut key = [0; 32];
         getrandom(&mut key, GetRandomFlags::empty()).map_err(|error| unreadable(error.into()))?;
         let mut table = Table {
@@ -245,6 +257,8 @@ mod tests {
         let path = folder.path().join("users");
         let many = "u:p\n".repeat(USERS_MAX + 1);
         let long = format!("u:{}", "p".repeat(LINE_BYTES_MAX));
+        // As many users as there may be, each with as long a line: more than is read.
+        let large = format!("u:{}\n", "p".repeat(LINE_BYTES_MAX - 2)).repeat(USERS_MAX);
         for (text, reason) in [
             ("bob:two\nsecret\n", "users:2: expected"),
             (":two\n", "users:1: no user"),
@@ -252,6 +266,7 @@ mod tests {
             ("\n\n", "no line user:password"),
             (&many, "users:1025: more than 1024"),
             (&long, "users:1: longer than 512"),
+            (&large, "users: larger than 524288 bytes"),
         ] {
             std::fs::write(&path, text).unwrap();
             let said = users.reload().unwrap_err().to_string();
