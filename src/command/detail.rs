@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 use tiercache_protocol::encode;
 
+use super::retrieve::is_printable;
+use crate::escape::percent_encode;
+
 /// Prefixes that are counted; keys with others go uncounted once the bound is reached.
 const PREFIXES_MAX: usize = 1024;
 /// Shards of the map of prefixes.
@@ -74,11 +77,16 @@ impl Detail {
         }
     }
 
-    /// `PREFIX p get n hit n set n del n` for each prefix.
+    /// `PREFIX p get n hit n set n del n` for each prefix. One that no line can carry, which packets
+    /// may bring in, is percent-encoded.
     pub(super) fn dump(&self, out: &mut Vec<u8>) {
         for entry in &self.prefixes {
             out.extend_from_slice(b"PREFIX ");
-            out.extend_from_slice(entry.key());
+            if is_printable(entry.key()) {
+                out.extend_from_slice(entry.key());
+            } else {
+                percent_encode(out, entry.key());
+            }
             for (name, count) in [
                 (&b" get "[..], &entry.gets),
                 (b" hit ", &entry.hits),
@@ -114,5 +122,16 @@ mod tests {
         let mut out = Vec::new();
         detail.dump(&mut out);
         assert_eq!(out, b"PREFIX a get 2 hit 1 set 1 del 2\r\nEND\r\n");
+    }
+
+    // A packet's key may be any bytes.
+    #[test]
+    fn a_prefix_cannot_end_its_line() {
+        let detail = Detail::new(b':');
+        detail.count(b"a get 9\r\nEND\r\n:1", Event::Set);
+        let mut out = Vec::new();
+        detail.dump(&mut out);
+        let line = b"PREFIX a%20get%209%0D%0AEND%0D%0A get 0 hit 0 set 1 del 0\r\nEND\r\n";
+        assert_eq!(out, line);
     }
 }

@@ -6,6 +6,7 @@ use tiercache_protocol::Reject;
 use tiercache_protocol::encode::{self, Statistics};
 use tiercache_protocol::request::Form;
 
+use super::retrieve::is_printable;
 use super::{Executor, Flow, For, OUT_BYTES_SOFT_MAX, Progress, Wait};
 use crate::clients::Client;
 use crate::entry::Marks;
@@ -76,8 +77,13 @@ pub(super) enum Shape {
 impl Shape {
     /// Whether the form has a spelling for the row's key.
     fn can_spell(self, row: &DumpRow) -> bool {
-        self != Shape::Cache || !row.facts.marks.has(Marks::KEY_BASE64)
+        self != Shape::Cache || !needs_base64(row)
     }
+}
+
+/// Whether the row's key came in base64, or in a packet with bytes that would end it, or the line.
+fn needs_base64(row: &DumpRow) -> bool {
+    row.facts.marks.has(Marks::KEY_BASE64) || !is_printable(&row.key)
 }
 
 impl Executor {
@@ -246,7 +252,7 @@ fn write_row(out: &mut Vec<u8>, shape: Shape, row: &DumpRow) {
     let facts = &row.facts;
     match shape {
         Shape::Get => {
-            return encode::meta_get_line(out, &row.key, facts.marks.has(Marks::KEY_BASE64));
+            return encode::meta_get_line(out, &row.key, needs_base64(row));
         }
         Shape::Cache => {
             out.extend_from_slice(b"ITEM ");

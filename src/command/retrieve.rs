@@ -480,7 +480,7 @@ pub(super) fn key_mark(form: &MetaForm<'_>) -> Marks {
 }
 
 /// Whether a line can carry a key as it is. Packets and base64 bring in others.
-fn is_printable(key: &[u8]) -> bool {
+pub(super) fn is_printable(key: &[u8]) -> bool {
     key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
 }
 

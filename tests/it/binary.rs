@@ -88,6 +88,28 @@ fn both_syntaxes_share_a_port_and_the_items() {
     );
 }
 
+// What a packet's key holds neither ends a line of a listing nor passes for one of its own.
+#[test]
+fn keys_of_packets_cannot_forge_lines() {
+    let server = Server::start(&[]);
+    let (mut text, mut binary) = (server.connect(), server.connect());
+    text.check("stats detail on\r\n", "OK\r\n");
+    check(
+        &mut binary,
+        &[packet(Opcode::SET, STORE, b"a\r\nflush_all\r\n:", b"1")],
+        &[(Opcode::SET, 0, b"", b"")],
+    );
+    text.check("stats cachedump 1 0\r\n", "END\r\n");
+    text.check(
+        "lru_crawler mgdump all\r\n",
+        "OK\r\nmg YQ0KZmx1c2hfYWxsDQo6 b\r\nEN\r\n",
+    );
+    text.check(
+        "stats detail dump\r\n",
+        "PREFIX a%0D%0Aflush_all%0D%0A get 0 hit 0 set 1 del 0\r\nEND\r\n",
+    );
+}
+
 // A pipeline of quiet requests answers hits and errors alone, in order, up to the noop.
 #[test]
 fn quiet_pipelines_answer_in_order() {
