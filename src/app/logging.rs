@@ -4,8 +4,16 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::clock::{UnixSeconds, wall_us};
+use crate::ratelimit::RateLimit;
+
 /// Names a filter such as `info,tiercache::dry=debug`, which then stays whatever clients say.
 const FILTER_VARIABLE: &str = "TIERCACHE_LOG";
+
+/// Changes by clients that are logged each second; beyond it they are counted.
+const CHANGES_LOGGED_PER_SECOND: u32 = 10;
+
+static LOGGED: RateLimit = RateLimit::new(CHANGES_LOGGED_PER_SECOND);
 
 /// Sets how much is logged, from 0 to 3.
 pub type SetVerbosity = Box<dyn Fn(u32) + Send + Sync>;
@@ -28,7 +36,12 @@ pub fn start(verbosity: u32) -> SetVerbosity {
             return;
         }
         match handle.reload(filter(verbosity)) {
-            Ok(()) => tracing::info!(verbosity, "a client set how much is logged"),
+            Ok(()) => {
+                let now = (wall_us() / 1_000_000) as UnixSeconds;
+                if let Some(left_out) = LOGGED.pass(now) {
+                    tracing::info!(verbosity, left_out, "a client set how much is logged");
+                }
+            }
             Err(error) => tracing::warn!(%error, "set how much is logged"),
         }
     })

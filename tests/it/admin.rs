@@ -244,3 +244,14 @@ fn verbosity_logs_requests() {
     assert!(log.contains("kkk... (204 bytes)"), "{log}");
     assert!(!log.contains("before") && !log.contains("after"), "{log}");
 }
+
+#[test]
+fn a_client_cannot_fill_the_log_by_setting_how_much_is_logged() {
+    let server = Server::start(&[]);
+    let changes = 1000;
+    let requests = "verbosity 0\r\n".repeat(changes);
+    server.check(&[(&requests, &"OK\r\n".repeat(changes))]);
+    let (_, log, _) = server.terminate();
+    let logged = log.matches("a client set how much is logged").count();
+    assert!((1..changes / 2).contains(&logged), "{logged} lines");
+}
