@@ -67,6 +67,6 @@ install_missing() {
 # build_mutants: a debug build whose bugs and points of death are chosen by environment variables, at $mutants.
 mutants="$target/tiercache-mutants"
 build_mutants() {
-    cargo build --locked --features mutants --bin tiercache
+    cargo build --locked --features full,mutants --bin tiercache
     cp "$target/debug/tiercache" "$mutants"
 }

@@ -66,7 +66,7 @@ impl Tiered {
     }
 
     /// Reads all items in the order of their sets, over several connections at once.
-    fn read(&self, count: u64, newest: impl Fn(u64) -> Option<u64> + Copy + Sync) -> Found {
+    fn read(&self, count: u64, newest: impl Fn(u64) -> Option<u64> + Copy + Send) -> Found {
         let part = count.div_ceil(READERS);
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..READERS)
