@@ -6,6 +6,7 @@
 
 mod extended;
 mod unbuilt;
+mod values;
 
 use std::path::PathBuf;
 
@@ -13,14 +14,18 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::MEMCACHED_VERSION;
 use crate::config::layer::{
-    Auth, Cold, Dry, DryBackend, Hot, Layer, Memcached, Memory, MongoDb, Octal, Protocol,
-    RamBackend, S3, Server, Tls, Tracking,
+    Auth, Cold, Dry, Hot, Layer, Memcached, Memory, MongoDb, Octal, Protocol, RamBackend, S3,
+    Server, Tls, Tracking,
 };
 use crate::dry::Checksums;
 use crate::tier::config::{DryAhead, Policy};
 use crate::tracking::Backend;
-use crate::units::{ByteSize, Span, UnitError};
+use crate::units::{ByteSize, Span};
 use crate::upstream::config::Sharing;
+use values::{
+    DryPlace, parse_checksums, parse_durability, parse_megabytes, parse_policy, parse_switch,
+    parse_udp_port,
+};
 
 pub use unbuilt::UnbuiltFlags;
 
@@ -514,89 +519,5 @@ impl Flags {
             checksums: self.s3_checksums,
         };
         (s3 != S3::default()).then_some(s3)
-    }
-}
-
-/// What `--dry` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum DryPlace {
-    Folder(PathBuf),
-    S3 { bucket: String, prefix: String },
-    MongoDb(String),
-}
-
-impl DryPlace {
-    fn parse(place: &str) -> Result<DryPlace, String> {
-        match place.split_once("://") {
-            None if place.is_empty() => Err("--dry needs a folder or a URL".to_owned()),
-            None => Ok(DryPlace::Folder(PathBuf::from(place))),
-            Some(("s3", rest)) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                Ok(DryPlace::S3 {
-                    bucket: bucket.to_owned(),
-                    prefix: prefix.to_owned(),
-                })
-            }
-            Some(("mongodb" | "mongodb+srv", _)) => Ok(DryPlace::MongoDb(place.to_owned())),
-            Some((scheme, _)) => Err(format!(
-                "--dry: {scheme} is no place for a dry tier, name a folder, s3://BUCKET/PREFIX or \
-                 mongodb://HOST/DATABASE"
-            )),
-        }
-    }
-
-    fn backend(&self) -> DryBackend {
-        match self {
-            DryPlace::Folder(_) => DryBackend::Local,
-            DryPlace::S3 { .. } => DryBackend::S3,
-            DryPlace::MongoDb(_) => DryBackend::MongoDb,
-        }
-    }
-}
-
-/// memcached takes MiB where no unit is given.
-fn parse_megabytes(text: &str) -> Result<ByteSize, UnitError> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        format!("{text}m").parse()
-    } else {
-        text.parse()
-    }
-}
-
-fn parse_udp_port(text: &str) -> Result<u16, String> {
-    match text.trim() {
-        "0" => Ok(0),
-        _ => Err("UDP is not served, only -U 0 is accepted".to_owned()),
-    }
-}
-
-fn parse_durability(text: &str) -> Result<crate::dry::Durability, String> {
-    match text {
-        "process" => Ok(crate::dry::Durability::Process),
-        "power" => Ok(crate::dry::Durability::Power),
-        _ => Err("expected process or power".to_owned()),
-    }
-}
-
-fn parse_checksums(text: &str) -> Result<Checksums, String> {
-    match text {
-        "when_supported" => Ok(Checksums::WhenSupported),
-        "when_required" => Ok(Checksums::WhenRequired),
-        _ => Err("expected when_supported or when_required".to_owned()),
-    }
-}
-
-fn parse_policy(text: &str) -> Result<Policy, String> {
-    match text {
-        "fifo" => Ok(Policy::Fifo),
-        _ => Err("expected fifo".to_owned()),
-    }
-}
-
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("expected on or off".to_owned()),
     }
 }

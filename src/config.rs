@@ -11,6 +11,7 @@ pub mod machine;
 mod pools;
 mod print;
 mod resolve;
+mod secure;
 mod source;
 
 use std::path::PathBuf;
