@@ -1,11 +1,13 @@
 //! The dry tier in an S3 bucket: what it costs in requests, restarts, another machine, and a store that fails.
 
 use std::process::Command;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tiercache_integration::client::set_request;
 use tiercache_integration::load::{Found, Items};
+use tiercache_integration::random::Random;
 use tiercache_integration::s3::{BUCKET, Faults, S3Server};
 use tiercache_integration::server::{Server, tiercache_binary};
 use tiercache_integration::tiers::{figures, wait_until_at_rest};
@@ -15,6 +17,8 @@ const ITEMS: Items = Items { value_bytes: 1024 };
 /// Connections that read, and keys of each of their gets.
 const READERS: u64 = 4;
 const KEYS_PER_GET: u64 = 100;
+/// Gets of one hot item that a percentile is taken of.
+const HOT_GETS: usize = 5000;
 /// A clean stop may take this long here: it uploads what waits.
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 
@@ -63,6 +67,25 @@ impl Tiered {
             self.server.stats().number("spool_segments") <= 1
         });
         assert!(done, "{}", figures(&self.server.stats()));
+    }
+
+    /// The 99th percentile of how long gets of one hot item take.
+    fn hot_p99(&self) -> Duration {
+        let mut client = self.server.connect();
+        let request = set_request(b"hot", b"value");
+        client.send(&request).expect("the server reads");
+        assert_eq!(client.line().expect("an answer"), b"STORED");
+        let mut times: Vec<Duration> = (0..HOT_GETS)
+            .map(|_| {
+                let started = Instant::now();
+                client.send(b"get hot\r\n").expect("the server reads");
+                let hits = client.hits().expect("an answer");
+                assert_eq!(hits.len(), 1, "what is hot stays");
+                started.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[times.len() * 99 / 100]
     }
 
     /// Reads all items in the order of their sets, over several connections at once.
@@ -206,7 +229,9 @@ fn another_machine_is_warm_only_after_a_clean_stop() {
 // 30 % errors, 10 % timeouts, 5 % resets, 1 % flipped bits: nothing wrong is ever served, and nothing is left behind.
 #[test]
 fn a_bucket_full_of_faults_costs_misses_alone() {
-    let store = S3Server::start(seed());
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let store = S3Server::start(seed);
     let count = 20_000;
     let more = [
         "-m",
@@ -221,6 +246,11 @@ fn a_bucket_full_of_faults_costs_misses_alone() {
         "5s",
     ];
     let mut tiered = Tiered::start(&store, &more);
+    ITEMS
+        .store(&mut tiered.server.connect(), 0..count, 0)
+        .expect("every item is stored");
+    tiered.uploaded();
+    let calm = tiered.hot_p99();
     store.order(Faults {
         errors: 300,
         timeouts: 100,
@@ -228,31 +258,45 @@ fn a_bucket_full_of_faults_costs_misses_alone() {
         resets: 50,
         flips: 10,
     });
-    let until = Instant::now() + Duration::from_secs(number_from_env("TIERCACHE_TEST_SECONDS", 20));
-    let mut version = 0;
-    let mut slowest = Duration::ZERO;
+    let limit = Duration::from_secs(number_from_env("TIERCACHE_TEST_SECONDS", 20));
+    let until = Instant::now() + limit;
+    let versions: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+    let newest = |number: u64| Some(versions[number as usize].load(SeqCst));
+    let (mut found, mut slowest) = (Found::default(), Duration::ZERO);
+    let mut stormy = Vec::new();
     while Instant::now() < until {
-        ITEMS
-            .store(&mut tiered.server.connect(), 0..count, version % 2)
-            .expect("every item is stored");
         let mut client = tiered.server.connect();
-        for from in (0..count).step_by(2000) {
-            let started = Instant::now();
-            let found = ITEMS.read_by(&mut client, from..from + 1, 1, |_| Some(version % 2));
-            assert_eq!(found.expect("an answer").wrong, [""; 0]);
-            slowest = slowest.max(started.elapsed());
+        let number = random.below(count);
+        let started = Instant::now();
+        let one = ITEMS.read_by(&mut client, number..number + 1, 1, newest);
+        slowest = slowest.max(started.elapsed());
+        found.add(one.expect("the server answers every get"));
+        // Old copies of these are in the bucket, or on their way there.
+        let number = random.below(count);
+        let version = 1 - newest(number).unwrap_or(0);
+        ITEMS
+            .store(&mut client, number..number + 1, version)
+            .expect("every item is stored");
+        versions[number as usize].store(version, SeqCst);
+        if stormy.len() < 5 {
+            stormy.push(tiered.hot_p99());
         }
-        version += 1;
     }
+    assert_eq!(found.wrong, [""; 0]);
+    stormy.sort();
     println!(
-        "{version} rounds, the slowest get took {slowest:?}, {} faults",
+        "{} hits, {} misses, the slowest took {slowest:?}; hot p99 {calm:?}, with faults {:?}; {} faults",
+        found.hits,
+        found.misses,
+        stormy[stormy.len() / 2],
         store.log().faults.load(SeqCst)
     );
-    assert!(store.log().faults.load(SeqCst) > 0);
+    assert!(found.hits > 0 && store.log().faults.load(SeqCst) > 0);
     store.order(Faults::default());
     tiered.uploaded();
-    let found = tiered.read(count, |_| Some((version + 1) % 2));
+    let found = tiered.read(count, newest);
     assert_eq!(found.wrong, [""; 0]);
+    println!("afterwards {} of {count} are there", found.hits);
     // Objects of attempts that were not confirmed go; those that are named stay.
     let clean = eventually(Duration::from_secs(60), || {
         let segments = tiered.server.stats().number("segments");
