@@ -31,6 +31,7 @@ pub mod memory;
 pub mod metrics;
 pub mod ratelimit;
 pub mod siphash;
+pub mod sync;
 pub mod tls;
 pub mod units;
 pub mod watch;

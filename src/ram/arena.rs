@@ -9,15 +9,13 @@
 //! wants to read a segment's items without their shard locks (eviction, compaction, drying ahead)
 //! claims it first: a segment in `Moving` is not freed under its reader.
 
-use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
 use super::item::Item;
 use super::pool::Pool;
 use crate::clock::UnixSeconds;
 use crate::memory::{self, WORD_BYTES, Words};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::io;
 
 /// Smallest and largest segment.
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
@@ -260,7 +258,7 @@ impl Arena {
 
     /// The words from an address on, to write an item to.
     #[inline]
-    pub fn words_from(&self, address: Address) -> &[AtomicU64] {
+    pub fn words_from(&self, address: Address) -> &[std::sync::atomic::AtomicU64] {
         &self.words[address.segment as usize * self.segment_words + address.word as usize..]
     }
 

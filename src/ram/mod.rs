@@ -5,6 +5,8 @@
 
 mod arena;
 pub mod item;
+#[cfg(all(test, feature = "model"))]
+mod models;
 mod pool;
 
 pub use arena::{Address, Arena, Segment, SegmentKind};

@@ -2,11 +2,8 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::{DryAhead, Evict, TierConfig};
 use super::fetch::Fetcher;
@@ -19,6 +16,8 @@ use crate::dry::{Dry, Durability, Place};
 use crate::entry::HashSeed;
 use crate::metrics::{Counters, Metrics};
 use crate::ram::{Address, Arena, SegmentKind};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::watch::Watch;
 
 /// Segments that only the mover may open: without them it could not move anything.

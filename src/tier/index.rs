@@ -7,15 +7,14 @@
 //! 2^47 pairs of keys shares a copy's fate, which is a miss, never a wrong value.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use super::slot::{Slot, Tag, Tier};
 use super::table::{SLOT_BYTES, Table, home};
 use crate::entry::{HashSeed, hash_key};
 use crate::memory;
 use crate::ram::Address;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A shard: its slots and how many of them each tier has.
 #[derive(Debug)]

@@ -22,6 +22,8 @@ mod fetch;
 mod flush;
 mod ghost;
 mod index;
+#[cfg(all(test, feature = "model"))]
+mod models;
 mod mover;
 mod neighbours;
 mod operate;

@@ -87,7 +87,7 @@ impl Mover {
         Some(number)
     }
 
-    fn seal(&mut self, arena: &Arena) {
+    pub(super) fn seal(&mut self, arena: &Arena) {
         for number in self
             .kept
             .iter_mut()

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["auth", "clients", "ratelimit", "tls"],
     &["entry"],
     &["words"],
-    &["clock", "escape", "memory", "siphash", "units"],
+    &["clock", "escape", "memory", "siphash", "sync", "units"],
     &["fault"],
 ];
 

@@ -12,20 +12,23 @@
 //! may be a lost kill, so then the folder is not trusted.
 
 mod file;
+#[cfg(all(test, feature = "model"))]
+mod models;
 mod slot;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::face::{OFFSET_BITS, Place};
 use super::folder::{Folder, Sync};
 use crate::fault::Point;
 use crate::memory::WORD_BYTES;
+use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use file::JournalFile;
+#[cfg(fuzzing)]
+pub(super) use file::fuzz;
 pub(super) use file::{Damaged, recover};
 
 /// Files of the ring: one in use, one being folded, two ready.
@@ -172,7 +175,7 @@ impl Journal {
             commits.running = true;
             commits.started += 1;
             let number = commits.started;
-            let synced = parking_lot::MutexGuard::unlocked(&mut commits, || self.sync());
+            let synced = MutexGuard::unlocked(&mut commits, || self.sync());
             commits.running = false;
             commits.done = number;
             commits.failed |= synced.is_err();
