@@ -65,7 +65,7 @@ impl Dead {
         folder.replace(&file_name(segment), &dead.encode(segment), sync)
     }
 
-    fn encode(&self, segment: u32) -> Vec<u8> {
+    pub(super) fn encode(&self, segment: u32) -> Vec<u8> {
         let flags = if self.freed { FREED } else { 0 };
         let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 * self.offsets.len() + 4);
         for word in [MAGIC, segment, flags, self.offsets.len() as u32]
@@ -78,7 +78,7 @@ impl Dead {
         bytes
     }
 
-    fn decode(segment: u32, bytes: &[u8]) -> Option<Dead> {
+    pub(super) fn decode(segment: u32, bytes: &[u8]) -> Option<Dead> {
         let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
         if crc != crc32fast::hash(body).to_le_bytes() {
             return None;

@@ -392,6 +392,31 @@ mod tests {
         assert_eq!(kind(dir.path()), ErrorKind::Foreign);
     }
 
+    // Whoever can make a link in the folder cannot make us write or read elsewhere.
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), "mine").unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("seg-1.data")).unwrap();
+        assert!(folder.open_file("seg-1.data").is_err());
+        assert!(folder.read("seg-1.data").is_err());
+        assert!(folder.create_file("seg-1.data").is_err());
+        // Replacing it replaces the link.
+        folder
+            .replace("seg-1.data", b"ours", Sync::PageCache)
+            .unwrap();
+        assert_eq!(folder.read("seg-1.data").unwrap(), b"ours");
+        assert_eq!(std::fs::read(outside.path()).unwrap(), b"mine");
+        // A link instead of the lock is refused too.
+        drop(folder);
+        std::fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join(LOCK_FILE)).unwrap();
+        assert!(Folder::open(dir.path()).is_err());
+        assert_eq!(std::fs::read(outside.path()).unwrap(), b"mine");
+    }
+
     #[test]
     fn setting_aside_empties_the_folder() {
         let dir = tempfile::tempdir().unwrap();

@@ -21,6 +21,8 @@ mod error;
 mod face;
 mod folder;
 mod footer;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hooks;
 mod journal;
 mod keeper;

@@ -35,6 +35,8 @@ pub(super) struct Visitor {
     salt: u32,
     seed: HashSeed,
     buffer: Vec<u8>,
+    /// Bytes of the segment that is visited.
+    end: u64,
 }
 
 /// Whether keys are read as well.
@@ -50,6 +52,7 @@ impl Visitor {
             salt,
             seed,
             buffer: Vec::new(),
+            end: 0,
         }
     }
 
@@ -81,6 +84,7 @@ impl Visitor {
             return Ok(Visit::default());
         };
         let (file, id, end) = (file.as_ref(), segment.id, segment.written());
+        self.end = end;
         let Some(footer) = self.footer(file, id, end)? else {
             let mut visit = Visit {
                 scanned: true,
@@ -137,6 +141,8 @@ impl Visitor {
     }
 
     fn fill(&mut self, file: &dyn SegmentFile, at: u64, bytes: usize) -> io::Result<usize> {
+        // What a table or a record says of its own size costs no more memory than the segment has.
+        let bytes = bytes.min(self.end.saturating_sub(at) as usize);
         if self.buffer.len() < bytes {
             self.buffer.resize(bytes, 0);
         }

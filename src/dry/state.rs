@@ -21,7 +21,7 @@ const STATE_BYTES: usize = 4096;
 pub(super) const FIELDS_WORDS: usize = 18;
 /// The copies are in different sectors of the device.
 const COPIES: [usize; 2] = [0, 256];
-const MAGIC: u64 = u64::from_le_bytes(*b"tiercdry");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tiercdry");
 /// How far apart two readings of one boot's time may lie.
 const BOOT_TIME_SLACK_US: u64 = 5_000_000;
 
@@ -162,7 +162,7 @@ impl Fields {
     }
 }
 
-fn checksum(words: &[u64; FIELDS_WORDS]) -> u64 {
+pub(super) fn checksum(words: &[u64; FIELDS_WORDS]) -> u64 {
     let mut hasher = crc32fast::Hasher::new();
     for word in &words[..FIELDS_WORDS - 1] {
         hasher.update(&word.to_le_bytes());

@@ -72,32 +72,70 @@ pub(in super::super) fn recover(
             }
             Err(error) => return Err(error),
         };
-        let mut words = bytes
-            .chunks_exact(WORD_BYTES)
-            .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
-        let header: Vec<u64> = words.by_ref().take(HEADER_WORDS).collect();
-        if header.len() < HEADER_WORDS
-            || header[..2] != [MAGIC, uuid]
-            || bytes.len() as u64 != header[3]
-        {
-            return Ok(Err(Damaged(format!("{name} has a damaged header"))));
-        }
-        match header[2] {
-            BLANK => continue,
-            ACTIVE => {}
-            _ => return Ok(Err(Damaged(format!("{name} has a damaged header")))),
-        }
-        for (number, word) in words.enumerate() {
-            match slot::decode(word) {
-                _ if word == 0 => {}
-                Some(place) => places.push(place),
-                None => return Ok(Err(Damaged(format!("slot {number} of {name} is damaged")))),
-            }
+        if let Err(damaged) = kills_in(&name, &bytes, uuid, &mut places) {
+            return Ok(Err(damaged));
         }
     }
     places.sort_unstable();
     places.dedup();
     Ok(Ok(places))
+}
+
+/// Adds the kills that a file of the journal holds to `places`.
+pub(super) fn kills_in(
+    name: &str,
+    bytes: &[u8],
+    uuid: u64,
+    places: &mut Vec<Place>,
+) -> Result<(), Damaged> {
+    let mut words = bytes
+        .chunks_exact(WORD_BYTES)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+    let header: Vec<u64> = words.by_ref().take(HEADER_WORDS).collect();
+    if header.len() < HEADER_WORDS
+        || header[..2] != [MAGIC, uuid]
+        || bytes.len() as u64 != header[3]
+    {
+        return Err(Damaged(format!("{name} has a damaged header")));
+    }
+    match header[2] {
+        BLANK => return Ok(()),
+        ACTIVE => {}
+        _ => return Err(Damaged(format!("{name} has a damaged header"))),
+    }
+    for (number, word) in words.enumerate() {
+        match slot::decode(word) {
+            _ if word == 0 => {}
+            Some(place) => places.push(place),
+            None => return Err(Damaged(format!("slot {number} of {name} is damaged"))),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file of these bytes, as it is and with its header put right.
+#[cfg(fuzzing)]
+pub(in super::super) fn fuzz(bytes: &[u8], uuid: u64) {
+    let _ = kills_in("journal", bytes, uuid, &mut Vec::new());
+    let mut file = vec![0; HEADER_BYTES];
+    file.extend_from_slice(bytes);
+    let header = [MAGIC, uuid, ACTIVE, file.len() as u64];
+    for (word, at) in header.into_iter().zip((0..).step_by(WORD_BYTES)) {
+        file[at..at + WORD_BYTES].copy_from_slice(&word.to_le_bytes());
+    }
+    let mut places = Vec::new();
+    if kills_in("journal", &file, uuid, &mut places).is_ok() {
+        let slots = bytes.chunks_exact(WORD_BYTES);
+        let stored: Vec<u64> = slots
+            .map(|slot| u64::from_le_bytes(slot.try_into().expect("8 bytes")))
+            .filter(|word| *word != 0)
+            .collect();
+        let again: Vec<u64> = places.into_iter().map(slot::encode).collect();
+        assert_eq!(
+            again, stored,
+            "a slot that is believed is one that was stored"
+        );
+    }
 }
 
 fn file_name(number: usize) -> String {
