@@ -1,5 +1,6 @@
 //! Runs the real `tiercache` binary against a real memcached and real clients.
 
+mod attack;
 mod authentication;
 mod clients;
 mod differential;
