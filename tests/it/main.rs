@@ -8,6 +8,7 @@ mod command_line;
 mod config;
 mod connection;
 mod process;
+mod state_machine;
 mod support;
 mod tidy;
 mod tiers;
