@@ -29,6 +29,11 @@ use crate::watch::{Kinds, Subscription};
 
 /// Answers that are not sent yet beyond this keep the connection from decoding further requests.
 const UNSENT_BYTES_SOFT: usize = 64 * 1024;
+/// Answers of one connection that are sent before the others have their turn: a thousand clients that
+/// ask for large values must not keep one that asks for a small one waiting for all of theirs.
+const TURN_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// How often a connection lets others go first while those that were told to end still hold too much.
+const CROWDED_YIELDS_MAX: usize = 1024;
 
 /// Connections that come and go, in lines of the log a second; beyond it they are counted.
 const LOGGED_PER_SECOND: u32 = 100;
@@ -191,6 +196,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> io::Result<(After, Option<usize>)> {
         let mut requests_left = self.worker.site.config.turn_requests_max;
         let mut looked_at = input.unconsumed().len().min(1);
+        let mut sent_bytes = 0;
+        if self.worker.site.held.is_crowded() {
+            self.give_way().await?;
+        }
         while !input.unconsumed().is_empty() {
             let decoded = decoder.decode(input.unconsumed());
             let consumed = match &decoded {
@@ -235,11 +244,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 looked_at = self.worker.executor.borrow().look_ahead(input.unconsumed());
             }
             if self.answers.len() >= UNSENT_BYTES_SOFT {
+                sent_bytes += self.answers.len();
                 self.send().await?;
             }
             requests_left -= 1;
-            if requests_left == 0 && !input.unconsumed().is_empty() {
+            let over = requests_left == 0 || sent_bytes >= TURN_ANSWER_BYTES_MAX;
+            if over && !input.unconsumed().is_empty() {
                 requests_left = self.worker.site.config.turn_requests_max;
+                sent_bytes = 0;
                 self.give_way().await?;
             }
         }
@@ -267,10 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             );
             match flow {
                 Flow::Done => return Ok(After::Goon),
-                Flow::Flush => {
-                    self.send().await?;
-                    self.begin_again();
-                }
+                Flow::Flush => self.give_way().await?,
                 Flow::Wait(wait) => {
                     self.worker.wait(wait, &mut progress).await;
                     self.begin_again();
@@ -295,7 +304,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn give_way(&mut self) -> io::Result<()> {
         self.send().await?;
         self.worker.executor.borrow().counters().conn_yields.bump();
-        tokio::task::yield_now().await;
+        // Whoever waits for its turn holds no buffer for answers.
+        let buffers = &self.worker.buffers;
+        buffers.give_answer(std::mem::take(&mut self.answers));
+        for _ in 0..CROWDED_YIELDS_MAX {
+            tokio::task::yield_now().await;
+            if !self.worker.site.held.is_crowded() {
+                break;
+            }
+        }
+        self.answers = self.worker.buffers.take_answer();
         self.begin_again();
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use crate::command::Shared;
 
 /// Bytes that half received requests and unread answers may take together. With what the allocator
 /// adds, stalled clients cost less than 64 MB however many they are.
-const HELD_BYTES_MAX: usize = 48 << 20;
+const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// Whoever stalls on purpose must not fill the log: one line in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -37,11 +37,14 @@ struct Entry {
     why: Why,
     progress: Instant,
     abort: AbortHandle,
+    /// Told to end; its memory is free once its worker comes to it.
+    closing: bool,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     by_connection: HashMap<u64, Entry>,
+    /// Of those that are not closing.
     bytes: usize,
     next_warning: Option<Instant>,
 }
@@ -49,6 +52,8 @@ struct Entries {
 /// Who holds how much.
 pub(super) struct Held {
     bytes_max: usize,
+    /// Of all, those that are closing too.
+    taken: AtomicUsize,
     entries: Mutex<Entries>,
     shared: Arc<Shared>,
 }
@@ -59,6 +64,7 @@ impl Held {
         let bytes_max = HELD_BYTES_MAX.max(item_size_max.saturating_add(1 << 20));
         Held {
             bytes_max,
+            taken: AtomicUsize::new(0),
             entries: Mutex::default(),
             shared,
         }
@@ -73,17 +79,17 @@ impl Held {
             why,
             progress: Instant::now(),
             abort: abort.clone(),
+            closing: false,
         };
-        let before = entries
-            .by_connection
-            .insert(connection, entry)
-            .map_or(0, |old| old.bytes);
-        entries.bytes = entries.bytes + bytes - before;
+        self.forget(&mut entries, connection);
+        entries.by_connection.insert(connection, entry);
+        entries.bytes += bytes;
+        self.taken.fetch_add(bytes, Relaxed);
         while entries.bytes > self.bytes_max {
             let others = entries
                 .by_connection
                 .iter()
-                .filter(|(id, _)| **id != connection);
+                .filter(|(id, entry)| **id != connection && !entry.closing);
             let Some((&stalled, _)) = others.min_by_key(|(_, entry)| entry.progress) else {
                 break;
             };
@@ -92,10 +98,16 @@ impl Held {
     }
 
     fn close(&self, entries: &mut Entries, connection: u64) {
-        let Some(entry) = entries.by_connection.remove(&connection) else {
+        let Entries {
+            by_connection,
+            bytes,
+            next_warning,
+        } = entries;
+        let Some(entry) = by_connection.get_mut(&connection) else {
             return;
         };
-        entries.bytes -= entry.bytes;
+        *bytes -= entry.bytes;
+        entry.closing = true;
         entry.abort.abort();
         let counters = &self.shared.metrics.server;
         let kicks = match entry.why {
@@ -105,8 +117,8 @@ impl Held {
         kicks.fetch_add(1, Relaxed);
         tracing::debug!(connection, bytes = entry.bytes, why = ?entry.why, "closed a stalled connection");
         let now = Instant::now();
-        if entries.next_warning.is_none_or(|next| now >= next) {
-            entries.next_warning = Some(now + WARNING_INTERVAL);
+        if next_warning.is_none_or(|next| now >= next) {
+            *next_warning = Some(now + WARNING_INTERVAL);
             tracing::warn!(
                 stalled_kicks = counters.stalled_kicks.load(Relaxed),
                 unread_kicks = counters.unread_kicks.load(Relaxed),
@@ -118,9 +130,22 @@ impl Held {
 
     /// Notes that a connection holds nothing any more.
     pub(super) fn release(&self, connection: u64) {
-        let mut entries = self.entries.lock();
+        self.forget(&mut self.entries.lock(), connection);
+    }
+
+    fn forget(&self, entries: &mut Entries, connection: u64) {
         if let Some(entry) = entries.by_connection.remove(&connection) {
-            entries.bytes -= entry.bytes;
+            self.taken.fetch_sub(entry.bytes, Relaxed);
+            if !entry.closing {
+                entries.bytes -= entry.bytes;
+            }
         }
+    }
+
+    /// Whether connections that were told to end still hold so much that the others should let them
+    /// come to their end before they take more.
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.taken.load(Relaxed) > self.bytes_max
     }
 }

@@ -70,6 +70,20 @@ impl Input {
         }
         self.start = 0;
         self.total = total;
+        if self.bytes.len() > SMALL_BYTES {
+            // Now rather than with the next bytes, so that it is accounted for.
+            self.bytes.reserve_exact(self.ahead());
+        }
+    }
+
+    /// Bytes to make room for ahead of those that have arrived.
+    fn ahead(&self) -> usize {
+        match self.total {
+            Some(total) => {
+                (total.saturating_sub(self.bytes.len()) + BEYOND_BYTES).min(AHEAD_BYTES_MAX)
+            }
+            None => RECEIVE_BYTES,
+        }
     }
 
     fn keep_half(&mut self, buffers: &Buffers) {
@@ -107,12 +121,7 @@ impl Input {
         cx: &mut Context<'_>,
         stream: &mut S,
     ) -> Poll<io::Result<usize>> {
-        let ahead = match self.total {
-            Some(total) => {
-                (total.saturating_sub(self.bytes.len()) + BEYOND_BYTES).min(AHEAD_BYTES_MAX)
-            }
-            None => RECEIVE_BYTES,
-        };
+        let ahead = self.ahead();
         self.bytes.reserve_exact(ahead);
         pin!(stream.read_buf(&mut (&mut self.bytes).limit(ahead))).poll(cx)
     }
