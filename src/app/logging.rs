@@ -26,6 +26,9 @@ pub fn start(verbosity: u32) -> SetVerbosity {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(chosen.unwrap_or_else(|_| filter(verbosity)))
         .with_writer(std::io::stderr)
+        // What cannot be written is lost. Told on the same standard error, it would end the thread,
+        // and with that of the signals the way to stop.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(verbosity > 0)
         .with_filter_reloading();

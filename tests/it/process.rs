@@ -169,3 +169,32 @@ fn root_has_to_say_whom_to_become() {
     assert_eq!(field(child.id(), "status", "CapEff:"), "0000000000000000");
     terminate(child);
 }
+
+// The log may be a pipe whose reader is gone: what it would have been told is lost, nothing else.
+#[test]
+fn a_server_whose_log_nobody_reads_still_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut child = program()
+        .args(identity())
+        .args(["-l", "127.0.0.1", "-p", "-1", "-m", "16", "-t", "1"])
+        .env("NOTIFY_SOCKET", &path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(next_news(&manager), "READY=1");
+    drop(child.stderr.take());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut news = [0; 256];
+    let told = manager.recv(&mut news);
+    if told.is_err() {
+        child.kill().unwrap();
+    }
+    let code = child.wait().unwrap().code();
+    assert!(told.is_ok_and(|count| news[..count].starts_with(b"STOPPING=1")));
+    assert_eq!(code, Some(0));
+}
