@@ -84,7 +84,6 @@ impl Visitor {
             return Ok(Visit::default());
         };
         let (file, id, end) = (file.as_ref(), segment.id, segment.written());
-        self.end = end;
         let Some(footer) = self.footer(file, id, end)? else {
             let mut visit = Visit {
                 scanned: true,
@@ -150,6 +149,7 @@ impl Visitor {
     }
 
     fn footer(&mut self, file: &dyn SegmentFile, id: u32, end: u64) -> io::Result<Option<Footer>> {
+        self.end = end;
         let mut tail = TAIL_BYTES.min(end as usize);
         for _ in 0..2 {
             let start = end - tail as u64;
