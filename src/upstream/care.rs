@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tiercache_protocol::encode_request;
 use tiercache_protocol::reply::{MetaStatus, Reply};
-use tiercache_protocol::request::{Delete, Form, MetaForm, Request, Returns};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
@@ -22,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Outcome, Verdict};
 use super::link::Link;
 use super::pools::Pools;
+use super::request::encode_delete;
 use super::server::Server;
 use super::undelivered::Missed;
 
@@ -150,7 +149,7 @@ async fn deliver(server: &Arc<Server>, link: &Link, missed: Option<Missed>) -> b
                         ask(
                             server,
                             link,
-                            |out, opaque| delete(out, key, opaque),
+                            |out, opaque| encode_delete(out, key, opaque),
                             is_deleted,
                         )
                     })
@@ -199,25 +198,6 @@ fn ask(
         }),
     );
     receiver
-}
-
-fn delete(out: &mut Vec<u8>, key: &[u8], opaque: &[u8]) {
-    let request = Request::Delete(Delete {
-        key,
-        compare: None,
-        new_cas: None,
-        invalidate: false,
-        touch: None,
-        clear: false,
-        form: Form::Meta(MetaForm {
-            key,
-            key_base64: super::needs_base64(key),
-            quiet: false,
-            opaque: Some(opaque),
-            returns: Returns::default(),
-        }),
-    });
-    encode_request(out, &request);
 }
 
 /// The pause, give or take a quarter, so that many proxies do not probe in step.

@@ -16,6 +16,7 @@ mod connection;
 pub mod hash;
 mod link;
 mod pools;
+mod request;
 pub mod ring;
 mod server;
 mod undelivered;
@@ -26,10 +27,6 @@ pub use connection::{Connection, Dialect, Done, Failure, Outcome, Verdict};
 pub use hash::KeyHash;
 pub use link::Link;
 pub use pools::{Members, Pools};
+pub use request::{encode_delete, meta_form, needs_base64};
 pub use ring::{Member, Points, Ring};
 pub use server::{LATENCY_US, Server, Stats};
-
-/// Whether a key has to be sent in base64: it has bytes that would end it on a text line.
-pub fn needs_base64(key: &[u8]) -> bool {
-    memchr::memchr3(b' ', b'\n', b'\r', key).is_some() || memchr::memchr(0, key).is_some()
-}

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tiercache_protocol::binary::Status;
 use tiercache_protocol::encode;
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::request::{Form, MetaForm, Request, Returns};
+use tiercache_protocol::request::{Form, MetaForm, Request};
 
 use super::late::{Hole, Late};
 use super::{Executor, Flow, Progress, Shared};
@@ -57,6 +57,14 @@ struct Place {
 }
 
 impl Place {
+    /// The place of an answer that belongs behind so many bytes of the connection's.
+    fn at(late: &Rc<Late>, bytes: usize) -> Place {
+        Place {
+            hole: late.make_hole(bytes),
+            late: Rc::clone(late),
+        }
+    }
+
     fn fill(self, write: impl FnOnce(&mut Vec<u8>)) {
         self.late.fill(self.hole, write);
     }
@@ -78,6 +86,11 @@ impl Proxy {
     fn upstream(&self) -> &Upstream {
         let upstream = self.shared.upstream.as_ref();
         upstream.expect("a proxy is only made where there are pools")
+    }
+
+    /// Whether items may be found in RAM.
+    pub(super) fn has_copies(&self) -> bool {
+        self.copies().is_some()
     }
 
     fn copies(&self) -> Option<&Copies> {
@@ -153,31 +166,23 @@ impl Executor {
         if late.is_full() {
             return Flow::Flush;
         }
-        let place = || Place {
-            hole: late.make_hole(out.len()),
-            late: Rc::clone(&late),
-        };
         match request {
             Request::Get(get) => return self.get_over_pool(proxy, get, progress, &late, out),
             Request::GetOne(get) => self.get_one_over_pool(proxy, get, &late, out),
             Request::Retrieve(retrieve) => {
                 if !self.retrieve_copy(proxy, retrieve, out) {
-                    let place = Place {
-                        hole: late.make_hole(out.len()),
-                        late,
-                    };
-                    proxy.retrieve(retrieve, place);
+                    proxy.retrieve(retrieve, Place::at(&late, out.len()));
                 }
             }
-            Request::Store(store) => proxy.store(store, place()),
-            Request::Delete(delete) => proxy.delete(delete, place()),
-            Request::Arithmetic(request) => proxy.arithmetic(request, place()),
-            Request::Touch(touch) => proxy.touch(touch, place()),
-            Request::Inspect(inspect) => proxy.inspect(inspect, place()),
+            Request::Store(store) => proxy.store(store, Place::at(&late, out.len())),
+            Request::Delete(delete) => proxy.delete(delete, Place::at(&late, out.len())),
+            Request::Arithmetic(request) => proxy.arithmetic(request, Place::at(&late, out.len())),
+            Request::Touch(touch) => proxy.touch(touch, Place::at(&late, out.len())),
+            Request::Inspect(inspect) => proxy.inspect(inspect, Place::at(&late, out.len())),
             Request::FlushAll { delay, form } => {
                 if self.shared.settings.flush_enabled {
                     self.local.counters.cmd_flush.bump();
-                    proxy.flush_all(*delay, form, place());
+                    proxy.flush_all(*delay, form, Place::at(&late, out.len()));
                 } else {
                     self.flush_all(*delay, form, out);
                 }
@@ -185,19 +190,6 @@ impl Executor {
             _ => return self.execute_here(request, progress, out),
         }
         Flow::Done
-    }
-}
-
-/// The form of a meta request to a pool that asks for `letters`.
-fn form<'a>(key: &'a [u8], opaque: &'a [u8], letters: &[u8]) -> MetaForm<'a> {
-    let mut returns = Returns::default();
-    letters.iter().for_each(|letter| returns.push(*letter));
-    MetaForm {
-        key,
-        key_base64: crate::upstream::needs_base64(key),
-        quiet: false,
-        opaque: Some(opaque),
-        returns,
     }
 }
 

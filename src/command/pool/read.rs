@@ -15,10 +15,10 @@ use super::super::late::Late;
 use super::super::retrieve::{write_hit, write_packet, write_value};
 use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
 use super::relay::{self, Asked};
-use super::{Place, Proxy, exptime, form, form_for_pool};
+use super::{Place, Proxy, exptime, form_for_pool};
 use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found, View};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Failure, Outcome, Verdict};
+use crate::upstream::{Failure, Outcome, Verdict, meta_form};
 
 /// What a copy can answer of `mg`: not its times in the pool.
 const COPY_ANSWERS: &[u8] = b"bcfkOsv";
@@ -71,7 +71,7 @@ impl Read {
     }
 
     fn request<'r>(&'r self, opaque: &'r [u8]) -> Request<'r> {
-        let mut form = form(&self.key, opaque, &[]);
+        let mut form = meta_form(&self.key, opaque, &[]);
         form.key_base64 = self.key_base64;
         form.returns = self.returns;
         Request::Retrieve(Retrieve {
@@ -125,27 +125,20 @@ impl Executor {
         if progress.keys_done > 0 {
             keys.nth(progress.keys_done - 1);
         }
-        let with_cas = get.with_cas;
-        let strict = proxy.upstream().sharing == Sharing::Strict;
         for key in keys {
             if late.is_full() || out.len() > OUT_BYTES_SOFT_MAX {
                 return Flow::Flush;
             }
             progress.keys_done += 1;
-            let mut copy_cas = None;
-            if get.touch.is_none() && proxy.copies().is_some() {
-                if strict {
-                    copy_cas = self.copy_cas(key);
-                } else if self.get_copy(key, &AnswerAs::Values { with_cas }, out) {
-                    continue;
-                }
-            }
-            let place = Place {
-                hole: late.make_hole(out.len()),
-                late: Rc::clone(late),
-            };
-            let answer_as = AnswerAs::Values { with_cas };
-            proxy.get(key, answer_as, get.touch, copy_cas, place);
+            let with_cas = get.with_cas;
+            self.get_key_over_pool(
+                proxy,
+                key,
+                AnswerAs::Values { with_cas },
+                get.touch,
+                late,
+                out,
+            );
         }
         if get.last {
             encode::end(out);
@@ -161,20 +154,35 @@ impl Executor {
         late: &Rc<Late>,
         out: &mut Vec<u8>,
     ) {
-        let answer_as = AnswerAs::Packet(get.form);
+        self.get_key_over_pool(
+            proxy,
+            get.key,
+            AnswerAs::Packet(get.form),
+            get.touch,
+            late,
+            out,
+        );
+    }
+
+    /// Answers a key from its copy where that is current, else leaves it to the pool.
+    fn get_key_over_pool(
+        &mut self,
+        proxy: &Rc<Proxy>,
+        key: &[u8],
+        answer_as: AnswerAs,
+        touch: Option<Exptime>,
+        late: &Rc<Late>,
+        out: &mut Vec<u8>,
+    ) {
         let mut copy_cas = None;
-        if get.touch.is_none() && proxy.copies().is_some() {
+        if touch.is_none() && proxy.copies().is_some() {
             if proxy.upstream().sharing == Sharing::Strict {
-                copy_cas = self.copy_cas(get.key);
-            } else if self.get_copy(get.key, &answer_as, out) {
+                copy_cas = self.copy_cas(key);
+            } else if self.get_copy(key, &answer_as, out) {
                 return;
             }
         }
-        let place = Place {
-            hole: late.make_hole(out.len()),
-            late: Rc::clone(late),
-        };
-        proxy.get(get.key, answer_as, get.touch, copy_cas, place);
+        proxy.get(key, answer_as, touch, copy_cas, Place::at(late, out.len()));
     }
 
     /// Answers a key from its copy; false if there is none.
@@ -286,7 +294,7 @@ impl Proxy {
             Some(_) => b"kfctv",
             None => b"kfcv",
         };
-        let form = form(key, b"", letters);
+        let form = meta_form(key, b"", letters);
         self.read(
             Read {
                 key: key.into(),
@@ -460,7 +468,7 @@ impl Proxy {
                     invalidate: true,
                     touch: None,
                     clear: false,
-                    form: Form::Meta(form(key, opaque, b"")),
+                    form: Form::Meta(meta_form(key, opaque, b"")),
                 };
                 encode_request(out, &Request::Delete(request));
             },

@@ -16,9 +16,9 @@ use tiercache_protocol::request::{
 
 use super::super::detail::Event;
 use super::relay::{self, Asked};
-use super::{Place, Proxy, failed, form, form_for_pool};
+use super::{Place, Proxy, failed, form_for_pool};
 use crate::tier::Copied;
-use crate::upstream::{Outcome, Server, Verdict};
+use crate::upstream::{Outcome, Server, Verdict, encode_delete, meta_form};
 
 /// A stored value up to this size is kept until the pool has taken it, and then as a copy.
 const COPIED_VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -141,7 +141,7 @@ impl Proxy {
             |out, opaque| {
                 let form = match &store.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, wanted),
-                    Form::Classic { .. } | Form::Binary(_) => form(store.key, opaque, wanted),
+                    Form::Classic { .. } | Form::Binary(_) => meta_form(store.key, opaque, wanted),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Store(Store { form, ..*store }));
@@ -207,7 +207,7 @@ impl Proxy {
             |out, opaque| {
                 let form = match &delete.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, b""),
-                    Form::Classic { .. } | Form::Binary(_) => form(delete.key, opaque, b""),
+                    Form::Classic { .. } | Form::Binary(_) => meta_form(delete.key, opaque, b""),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Delete(Delete { form, ..*delete }));
@@ -255,18 +255,7 @@ impl Proxy {
         let (kept, asked_server): (Box<[u8]>, _) = (key.into(), Arc::clone(server));
         self.link.request(
             server,
-            |out, opaque| {
-                let request = Delete {
-                    key,
-                    compare: None,
-                    new_cas: None,
-                    invalidate: false,
-                    touch: None,
-                    clear: false,
-                    form: Form::Meta(form(key, opaque, b"")),
-                };
-                encode_request(out, &Request::Delete(request));
-            },
+            |out, opaque| encode_delete(out, key, opaque),
             Box::new(move |outcome| {
                 if matches!(outcome, Outcome::Failed(_)) {
                     asked_server.keep_delete(&kept);
@@ -292,8 +281,8 @@ impl Proxy {
             |out, opaque| {
                 let form = match &request.form {
                     Form::Meta(asked) => form_for_pool(asked, opaque, b""),
-                    Form::Classic { .. } => form(request.key, opaque, b"v"),
-                    Form::Binary(_) => form(request.key, opaque, b"vc"),
+                    Form::Classic { .. } => meta_form(request.key, opaque, b"v"),
+                    Form::Binary(_) => meta_form(request.key, opaque, b"vc"),
                 };
                 let form = Form::Meta(form);
                 encode_request(out, &Request::Arithmetic(Arithmetic { form, ..*request }));
@@ -359,7 +348,7 @@ impl Proxy {
                         recache: None,
                         touch: Some(touch.exptime),
                         no_bump: false,
-                        form: form(touch.key, opaque, if is_packet { b"fc" } else { b"" }),
+                        form: meta_form(touch.key, opaque, if is_packet { b"fc" } else { b"" }),
                     })
                 } else {
                     let form = Form::TEXT;
