@@ -300,10 +300,9 @@ impl Dry {
     /// Stores the kill of a record, in the page cache when it returns: call it under the key's shard
     /// lock, before a new state can be read, at most once per place. Wait-free (a slot of the journal
     /// and two atomic adds) while the journal has a file ready; else it waits for one, and after 5 s
-    /// the tier fails rather than lose a kill. The record's bytes are not needed: a segment's live bytes
-    /// are counted by its mean, because an index knows a record's size only roughly.
+    /// the tier fails rather than lose a kill.
     #[inline]
-    pub fn kill(&self, place: Place, _bytes: u32) {
+    pub fn kill(&self, place: Place) {
         self.core.kill(place);
     }
 
@@ -312,7 +311,7 @@ impl Dry {
     ///
     /// # Errors
     /// The device's: the tier has failed then.
-    pub fn commit_kill(&self, place: Place, _bytes: u32) -> Result<(), DryError> {
+    pub fn commit_kill(&self, place: Place) -> Result<(), DryError> {
         self.core.commit_kill(place)
     }
 

@@ -18,7 +18,7 @@ use super::face::{OFFSET_UNIT_BYTES, Place, TierState};
 use super::footer::FooterBuilder;
 use super::rows::Visitor;
 use super::segment::Segment;
-use super::store::{SegmentFile, Spool};
+use super::store::Spool;
 
 /// Segments that are uploaded at once.
 pub(super) const UPLOADS_MAX: usize = 2;
@@ -170,39 +170,30 @@ impl Core {
         let Some(file) = segment.file().map(Arc::clone) else {
             return Ok(());
         };
-        let mut end = segment
+        let start = segment
             .written()
             .next_multiple_of(u64::from(OFFSET_UNIT_BYTES));
         let mut footer = FooterBuilder::default();
-        let mut blocks = Vec::new();
-        let place = |at: u64| Place {
+        let mut added = Vec::new();
+        let place = |added: &[u8]| Place {
             segment: segment.id,
-            offset: (at / u64::from(OFFSET_UNIT_BYTES)) as u32,
-        };
-        let mut push = |block: Vec<u8>, end: &mut u64| {
-            *end += block.len() as u64;
-            blocks.push(block);
+            offset: ((start + added.len() as u64) / u64::from(OFFSET_UNIT_BYTES)) as u32,
         };
         visitor.rows_and_keys(segment, &mut |row, key| {
             footer.push(row, key);
             if footer.table_is_due()
-                && let Some(table) = footer.table(self.salt, place(end))
+                && let Some(table) = footer.table(self.salt, place(&added))
             {
-                push(table, &mut end);
+                added.extend(table);
             }
         })?;
-        if let Some(table) = footer.table(self.salt, place(end)) {
-            push(table, &mut end);
+        if let Some(table) = footer.table(self.salt, place(&added)) {
+            added.extend(table);
         }
-        let last = footer.finish(self.salt, place(end));
-        push(last, &mut end);
-        let mut at = segment
-            .written()
-            .next_multiple_of(u64::from(OFFSET_UNIT_BYTES));
-        for block in blocks {
-            append_all(&*file, at, &block)?;
-            at += block.len() as u64;
-        }
+        let last = footer.finish(self.salt, place(&added));
+        added.extend(last);
+        file.append_rest(start, &added, &mut 0)?;
+        let end = start + added.len() as u64;
         segment.set_written(end);
         self.table.grow(segment, end);
         Ok(())
@@ -232,21 +223,6 @@ impl Core {
         }
         true
     }
-}
-
-fn append_all(file: &dyn SegmentFile, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.append(at, bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                at += written as u64;
-                bytes = &bytes[written..];
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Half to all of a time that doubles with each failure, so that several do not come back at once.

@@ -51,9 +51,9 @@ impl Cache {
                 }
                 // A copy below dies like any other: by a kill. In power mode that would have to be
                 // committed; there it waits for its segment to be reclaimed.
-                (None, Some((at, bytes))) if expired(slot.exptime, now) && !self.commit_kills => {
+                (None, Some((at, _))) if expired(slot.exptime, now) && !self.commit_kills => {
                     if let Some(dry) = &self.dry {
-                        dry.kill(at, bytes);
+                        dry.kill(at);
                     }
                     shard.remove(place, slot);
                 }

@@ -380,7 +380,7 @@ impl Cache {
         dry_slot: Option<(usize, Slot)>,
     ) -> Option<Blocked> {
         let (_, slot) = dry_slot?;
-        let (place, bytes) = slot.location.place()?;
+        let (place, _) = slot.location.place()?;
         let dry = self.dry.as_ref()?;
         if self.commit_kills {
             return Some(Blocked::Commit {
@@ -390,9 +390,9 @@ impl Cache {
         }
         if Mutant::KillAfterVisible.is_on() {
             let dry = std::sync::Arc::clone(dry);
-            fault::later(move || dry.kill(place, bytes));
+            fault::later(move || dry.kill(place));
         } else {
-            dry.kill(place, bytes);
+            dry.kill(place);
         }
         if let Some((place, slot)) = shard.at_location(hash.tag(), slot.location) {
             shard.remove(place, slot);

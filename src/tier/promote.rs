@@ -179,7 +179,7 @@ impl Cache {
 
     /// Kills a copy below with no lock held, then forgets it.
     pub(super) fn commit_kill(&self, hash: KeyHash, location: Location) {
-        let (Some(dry), Some((place, bytes))) = (&self.dry, location.place()) else {
+        let (Some(dry), Some((place, _))) = (&self.dry, location.place()) else {
             return;
         };
         // A place is killed once: dry counts.
@@ -188,14 +188,14 @@ impl Cache {
             return;
         }
         if self.commit_kills
-            && let Err(error) = dry.commit_kill(place, bytes)
+            && let Err(error) = dry.commit_kill(place)
         {
             tracing::error!("cannot commit a kill: {error}");
         }
         let mut shard = self.index.lock(hash);
         if let Some((slot_place, slot)) = shard.at_location(hash.tag(), location) {
             if !self.commit_kills {
-                dry.kill(place, bytes);
+                dry.kill(place);
             }
             shard.remove(slot_place, slot);
         }

@@ -71,16 +71,16 @@ impl Cache {
             let other_place = other.location.place();
             let other_version = other_place.and_then(|(place, _)| dry.record_version(place));
             if other_version.is_some_and(|version| version > row.version) {
-                dry.kill(row.place, row.bytes);
+                dry.kill(row.place);
                 return false;
             }
-            if let Some((place, bytes)) = other_place {
-                dry.kill(place, bytes);
+            if let Some((place, _)) = other_place {
+                dry.kill(place);
             }
             shard.remove(place, other);
             if other_version.is_none() {
                 // Which of the two is newer cannot be told: both die.
-                dry.kill(row.place, row.bytes);
+                dry.kill(row.place);
                 return false;
             }
         }
@@ -92,7 +92,7 @@ impl Cache {
             hits: 0,
         };
         if shard.insert(slot).is_err() {
-            dry.kill(row.place, row.bytes);
+            dry.kill(row.place);
             return false;
         }
         true

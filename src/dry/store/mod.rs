@@ -82,6 +82,20 @@ pub(super) trait SegmentFile: Send + Sync {
     /// be read when it returns. May be interrupted.
     fn append(&self, at: u64, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Appends what is left of `bytes` behind the first `done` of them, which lie at `at` already.
+    /// After an error `done` says how many lie there now.
+    fn append_rest(&self, at: u64, bytes: &[u8], done: &mut usize) -> io::Result<()> {
+        while *done < bytes.len() {
+            match self.append(at + *done as u64, &bytes[*done..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => *done += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Fills `out` with the bytes from `at` on and says how many there were: fewer only at the end.
     fn read_range(&self, at: u64, out: &mut [u8]) -> io::Result<usize>;
 

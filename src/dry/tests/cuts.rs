@@ -102,8 +102,8 @@ impl Tier {
                 } else {
                     Some((row.place, row.bytes))
                 };
-                if let Some((place, bytes)) = loser {
-                    dry.kill(place, bytes);
+                if let Some((place, _)) = loser {
+                    dry.kill(place);
                 }
             },
             &|_, _, _| {},
@@ -120,20 +120,35 @@ impl Tier {
     pub(super) fn kill(&self, key: usize) {
         let hash = self.hash(key);
         let known = self.slots.lock().get(&hash).copied();
-        let Some((place, bytes)) = known else {
+        let Some((place, _)) = known else {
             return;
         };
         if self.power {
             // An error means that the tier has failed: nothing of it will be served.
-            let _ = self.dry.commit_kill(place, bytes);
+            let _ = self.dry.commit_kill(place);
             self.slots.lock().retain(|_, slot| slot.0 != place);
             return;
         }
         // Reclaim may have moved it meanwhile: under the lock it cannot.
         let mut slots = self.slots.lock();
-        if let Some((place, bytes)) = slots.remove(&hash) {
-            self.dry.kill(place, bytes);
+        if let Some((place, _)) = slots.remove(&hash) {
+            self.dry.kill(place);
         }
+    }
+
+    /// Panics at a key with another version than the truth's; how many keys have one.
+    pub(super) fn check(&self, truth: &[Option<u64>], what: &str) -> usize {
+        let mut hits = 0;
+        for (key, truth) in truth.iter().enumerate() {
+            let version = self.version_of(key);
+            assert!(
+                version.is_none() || version == *truth,
+                "{what}: {} came back as {version:?}",
+                key_name(key)
+            );
+            hits += usize::from(version.is_some());
+        }
+        hits
     }
 
     pub(super) fn set(&self, key: usize, version: u64) {

@@ -12,6 +12,19 @@ const ACTS: usize = 120;
 /// The failure comes at the latest with this write or sync.
 const FAILS_UPTO: u64 = 40;
 
+/// A tier on a device that notes, and can be told to fail.
+fn taped(folder: &Path, durability: Durability) -> (Tier, Arc<Tape>) {
+    let tape = Arc::new(Tape::default());
+    let device = Device {
+        tape: Some(Arc::clone(&tape)),
+    };
+    let tier = Tier::over(
+        open(&small(folder, durability), boot(), device),
+        durability == Durability::Power,
+    );
+    (tier, tape)
+}
+
 /// Works on a device that fails from the k-th change of a kind on; whether it came so far, and what the keys are.
 fn work(tier: &Tier, tape: &Tape, failure: Failure) -> (bool, Vec<Option<u64>>) {
     let mut random = Random(failure.from * 2 + 1);
@@ -49,14 +62,7 @@ fn verify(folder: &Path, durability: Durability, truth: &[Option<u64>], what: &s
         open(&small(folder, durability), boot(), Device::default()),
         durability == Durability::Power,
     );
-    for (key, truth) in truth.iter().enumerate() {
-        let version = tier.version_of(key);
-        assert!(
-            version.is_none() || version == *truth,
-            "{what}: {} came back as {version:?}",
-            key_name(key)
-        );
-    }
+    tier.check(truth, what);
     tier.dry.start().clone()
 }
 
@@ -67,14 +73,8 @@ fn an_error_of_any_write_or_sync_fails_the_tier_for_good() {
         for kind in [Kind::Write, Kind::Sync] {
             let mut failures = 0;
             for from in 1..=FAILS_UPTO {
-                let (dir, tape) = (folder(), Arc::new(Tape::default()));
-                let device = Device {
-                    tape: Some(Arc::clone(&tape)),
-                };
-                let tier = Tier::over(
-                    open(&small(dir.path(), durability), boot(), device),
-                    durability == Durability::Power,
-                );
+                let dir = folder();
+                let (tier, tape) = taped(dir.path(), durability);
                 let failure = Failure {
                     kind,
                     from,
@@ -111,14 +111,8 @@ fn an_error_of_any_write_or_sync_fails_the_tier_for_good() {
 fn a_full_disk_pauses_the_tier_until_there_is_room() {
     for durability in [Durability::Process, Durability::Power] {
         for from in 1..=10 {
-            let (dir, tape) = (folder(), Arc::new(Tape::default()));
-            let device = Device {
-                tape: Some(Arc::clone(&tape)),
-            };
-            let tier = Tier::over(
-                open(&small(dir.path(), durability), boot(), device),
-                durability == Durability::Power,
-            );
+            let dir = folder();
+            let (tier, tape) = taped(dir.path(), durability);
             let failure = Failure {
                 kind: Kind::Write,
                 from,
@@ -128,14 +122,7 @@ fn a_full_disk_pauses_the_tier_until_there_is_room() {
             let what = format!("{durability:?}, {failure:?}");
             assert!(failed, "{what} never came");
             assert_ne!(tier.dry.tier_state(), TierState::Failed, "{what}");
-            for (key, truth) in truth.iter().enumerate() {
-                let version = tier.version_of(key);
-                assert!(
-                    version.is_none() || version == *truth,
-                    "{what}: {} is {version:?}",
-                    key_name(key)
-                );
-            }
+            tier.check(&truth, &what);
             tape.fail(None);
             wait_until(|| tier.dry.tier_state() == TierState::Ok && tier.dry.queue_bytes() == 0);
             tier.dry.close(Close::Dirty).unwrap();

@@ -107,7 +107,7 @@ fn a_broken_device_fails_the_tier_for_good() {
     assert_eq!(caller.set("key", "value"), Append::Failed);
     assert!(file_names(dir.path(), ".data").is_empty());
     // Nobody folds the journal any more, and nobody waits for that.
-    (0..1000).for_each(|offset| caller.dry.kill(Place { segment: 1, offset }, 8));
+    (0..1000).for_each(|offset| caller.dry.kill(Place { segment: 1, offset }));
     assert!(caller.dry.close(Close::Clean).is_err());
     // Even with the segments still there nobody would believe them.
     let again = Caller::open(&config(dir.path()));

@@ -132,8 +132,8 @@ impl Caller {
     }
 
     fn delete(&self, key: &str) {
-        if let Some((place, bytes)) = self.slots.lock().remove(&self.hash(key)) {
-            self.dry.kill(place, bytes);
+        if let Some((place, _)) = self.slots.lock().remove(&self.hash(key)) {
+            self.dry.kill(place);
         }
     }
 

@@ -59,14 +59,20 @@ fn uploaded(caller: &Caller) {
     wait_until(|| remote_stats(caller).backlog_segments <= 1);
 }
 
+/// A tier with these items, whose complete segments are in its store.
+fn filled(folder: &Path, numbers: std::ops::Range<usize>) -> (Arc<MemoryRemote>, Caller) {
+    let remote = Arc::new(MemoryRemote::default());
+    let caller = open(&remote_config(folder), &remote);
+    set_all(&caller, numbers);
+    uploaded(&caller);
+    (remote, caller)
+}
+
 // The life of a segment: open here, complete there, its rows here; nothing of it is lost in between.
 #[test]
 fn complete_segments_move_to_the_remote_store_and_stay_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let caller = open(&remote_config(dir.path()), &remote);
-    set_all(&caller, 0..5000);
-    uploaded(&caller);
+    let (remote, caller) = filled(dir.path(), 0..5000);
     let stats = remote_stats(&caller);
     assert!(stats.puts >= 4, "{stats:?}");
     assert!(file_names(dir.path(), ".data").len() <= 1);
@@ -112,10 +118,7 @@ fn a_crash_loses_nothing_that_was_written() {
 #[test]
 fn a_store_that_is_down_costs_demotions_and_misses_but_no_error() {
     let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let caller = open(&remote_config(dir.path()), &remote);
-    set_all(&caller, 0..2000);
-    uploaded(&caller);
+    let (remote, caller) = filled(dir.path(), 0..2000);
     remote.down.store(true, SeqCst);
     let mut number = 2000;
     while caller.set(&format!("key {number}"), &long(number)) != Append::Behind {
@@ -149,10 +152,7 @@ fn an_upload_without_an_answer_is_repeated() {
 #[test]
 fn a_bit_flipped_on_the_way_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let caller = open(&remote_config(dir.path()), &remote);
-    set_all(&caller, 0..2000);
-    uploaded(&caller);
+    let (remote, caller) = filled(dir.path(), 0..2000);
     for number in 0..20 {
         remote.flip_bit.store(true, SeqCst);
         check_all(&caller, number..number + 1);
@@ -164,10 +164,7 @@ fn a_bit_flipped_on_the_way_is_read_again() {
 #[test]
 fn a_missing_object_is_a_miss() {
     let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let caller = open(&remote_config(dir.path()), &remote);
-    set_all(&caller, 0..2000);
-    uploaded(&caller);
+    let (remote, caller) = filled(dir.path(), 0..2000);
     let name = remote.names().into_iter().find(|name| name.contains('-'));
     remote.delete(&name.unwrap()).unwrap();
     assert_eq!(caller.get("key 1"), None);
@@ -177,10 +174,7 @@ fn a_missing_object_is_a_miss() {
 #[test]
 fn neighbours_are_fetched_with_one_request() {
     let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let caller = open(&remote_config(dir.path()), &remote);
-    set_all(&caller, 0..2000);
-    uploaded(&caller);
+    let (_, caller) = filled(dir.path(), 0..2000);
     let before = remote_stats(&caller).gets;
     let (first, _) = caller.slots.lock()[&caller.hash("key 10")];
     caller.dry.prefetch(first, 200_000);
@@ -223,10 +217,7 @@ fn freed_segments_leave_no_object_behind() {
 #[test]
 fn another_machine_takes_over_what_was_left_cleanly() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let remote = Arc::new(MemoryRemote::default());
-    let first = open(&remote_config(dirs[0].path()), &remote);
-    set_all(&first, 0..3000);
-    uploaded(&first);
+    let (remote, first) = filled(dirs[0].path(), 0..3000);
     first.delete("key 5");
     set_all(&first, 6..7);
     first.dry.close(Close::Clean).unwrap();
@@ -254,10 +245,7 @@ fn another_machine_takes_over_what_was_left_cleanly() {
 #[test]
 fn nobody_is_warm_after_a_crash_elsewhere() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let remote = Arc::new(MemoryRemote::default());
-    let first = open(&remote_config(dirs[0].path()), &remote);
-    set_all(&first, 0..3000);
-    uploaded(&first);
+    let (remote, first) = filled(dirs[0].path(), 0..3000);
     first.dry.close(Close::Dirty).unwrap();
     let second = open(&remote_config(dirs[1].path()), &remote);
     let taken = |start: &Start| matches!(start, Start::SetAside(why) if why.contains("cleanly"));
@@ -272,10 +260,7 @@ fn nobody_is_warm_after_a_crash_elsewhere() {
 #[test]
 fn objects_that_nothing_names_are_deleted_once_they_are_old() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let remote = Arc::new(MemoryRemote::default());
-    let first = open(&remote_config(dirs[0].path()), &remote);
-    set_all(&first, 0..3000);
-    uploaded(&first);
+    let (remote, first) = filled(dirs[0].path(), 0..3000);
     first.dry.close(Close::Dirty).unwrap();
     assert!(remote.names().len() > 2);
     let config = DryConfig {

@@ -211,9 +211,9 @@ fn a_reboot_without_a_clean_stop_starts_empty() {
     let caller = Caller::open(&power(dir.path()));
     let _ = caller.set("key", "value");
     let _ = caller.set("dead", "value");
-    let (place, bytes) = caller.slots.lock()[&caller.hash("dead")];
+    let (place, _) = caller.slots.lock()[&caller.hash("dead")];
     caller.written();
-    caller.dry.commit_kill(place, bytes).unwrap();
+    caller.dry.commit_kill(place).unwrap();
     let copy = crash(dir.path());
     let again = Caller::over(open(&power(copy.path())));
     assert_eq!(*again.dry.start(), Start::Recovered);

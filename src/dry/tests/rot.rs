@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use super::cuts::{KEYS, Tier, content, folder, key_name, number, open, small};
+use super::cuts::{KEYS, Tier, content, folder, number, open, small};
 use super::tape::{Image, write_image};
 use super::*;
 use crate::dry::device::Device;
@@ -76,16 +76,7 @@ fn hits(image: &Image, truth: &[Option<u64>], what: &str) -> Option<usize> {
     let dir = folder();
     write_image(image, dir.path());
     let tier = Tier::over(open(&roomy(dir.path()), boot(), Device::default()), false);
-    let mut hits = 0;
-    for (key, truth) in truth.iter().enumerate() {
-        let version = tier.version_of(key);
-        assert!(
-            version.is_none() || version == *truth,
-            "{what}: {} came back as {version:?}",
-            key_name(key)
-        );
-        hits += usize::from(version.is_some());
-    }
+    let hits = tier.check(truth, what);
     let set_aside = matches!(tier.dry.start(), Start::SetAside(_));
     tier.dry.close(Close::Dirty).unwrap();
     (!set_aside).then_some(hits)

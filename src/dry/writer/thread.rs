@@ -76,15 +76,8 @@ impl Core {
         };
         Point::BeforeWrite.pass();
         fault::write_slowly();
-        while *progress < chunk.buffer.used {
-            let at = chunk.buffer.start + *progress as u64;
-            match file.append(at, &chunk.buffer.bytes[*progress..chunk.buffer.used]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => *progress += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let bytes = &chunk.buffer.bytes[..chunk.buffer.used];
+        file.append_rest(chunk.buffer.start, bytes, progress)?;
         Point::AfterWrite.pass();
         if chunk.seals {
             Point::Sealed.pass();
