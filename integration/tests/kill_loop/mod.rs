@@ -91,14 +91,7 @@ fn kill_again_and_again(arguments: &[&str], cycles: u64) {
     let mut server = Loop::new(&tiercache_binary(), seed(), arguments, &[]);
     let mut sums = (0, 0, 100, 100);
     for number in 1..=cycles {
-        let end = if number % 8 == 0 {
-            End::Terminate
-        } else {
-            End::Kill
-        };
-        let report = server.cycle(end, flush_in(number), |_| {});
-        print(number, &report, server.histories.operations());
-        assert_eq!(report.violations, [""; 0], "cycle {number}");
+        let report = cycle_of(&mut server, number);
         assert!(
             report.dried_replaced >= DRIED_REPLACED_MIN,
             "dry is not warm: {report:?}"
@@ -124,6 +117,19 @@ fn kill_again_and_again(arguments: &[&str], cycles: u64) {
         sums.2,
         server.histories.operations()
     );
+}
+
+/// One cycle of many: most end by a kill, and nothing may be violated.
+fn cycle_of(server: &mut Loop, number: u64) -> Report {
+    let end = if number.is_multiple_of(8) {
+        End::Terminate
+    } else {
+        End::Kill
+    };
+    let report = server.cycle(end, flush_in(number), |_| {});
+    print(number, &report, server.histories.operations());
+    assert_eq!(report.violations, [""; 0], "cycle {number}");
+    report
 }
 
 // Between two starts the clock goes forth and back: nothing outlives its exptime, and no CAS unique is used twice.
@@ -167,14 +173,7 @@ fn nothing_goes_back_to_an_older_value_with_segments_in_a_bucket() {
     );
     let mut replaced = 0;
     for number in 1..=cycles {
-        let end = if number % 8 == 0 {
-            End::Terminate
-        } else {
-            End::Kill
-        };
-        let report = server.cycle(end, flush_in(number), |_| {});
-        print(number, &report, server.histories.operations());
-        assert_eq!(report.violations, [""; 0], "cycle {number}");
+        let report = cycle_of(&mut server, number);
         replaced += report.dried_replaced;
     }
     assert!(
