@@ -5,17 +5,21 @@
 
 pub mod binary;
 pub mod checker;
+pub mod churn;
 pub mod client;
 pub mod history;
 pub mod load;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub mod pattern;
 pub mod pool;
+mod prepared;
 pub mod process;
 pub mod random;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod server;
+pub mod sweep;
 pub mod tiers;
 pub mod value;
 pub mod workload;

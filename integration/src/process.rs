@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::eventually;
 
 /// Clock ticks per second of `/proc/PID/stat`; 100 on every Linux that this runs on.
 const TICKS_PER_SECOND: u64 = 100;
+/// Time between two looks at a process that may be idle, and the part of it that an idle one may work.
+const IDLE_LOOK: Duration = Duration::from_millis(300);
+const IDLE_SHARE: u32 = 50;
 
 /// Resident bytes now (VmRSS).
 pub fn resident_bytes(pid: u32) -> u64 {
@@ -35,6 +40,27 @@ pub fn cpu_time(pid: u32) -> Duration {
         .map(|field| field.parse::<u64>().expect("utime and stime are numbers"))
         .sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// CPU time of the threads that live now, to the nanosecond.
+pub fn thread_time(pid: u32) -> Duration {
+    let mut times = ThreadTimes::default();
+    times.look(pid);
+    times.sum(|_| true)
+}
+
+/// Waits at most `limit` until a process takes next to no CPU; false when it still works.
+pub fn idles(pid: u32, limit: Duration) -> bool {
+    let (mut looked, mut before) = (Instant::now(), thread_time(pid));
+    eventually(limit, || {
+        if looked.elapsed() < IDLE_LOOK {
+            return false;
+        }
+        let now = thread_time(pid);
+        let spent = now.saturating_sub(before);
+        (looked, before) = (Instant::now(), now);
+        spent < IDLE_LOOK / IDLE_SHARE
+    })
 }
 
 /// CPU time of each thread that a process has or had, by looking again and again: the kernel keeps none of a thread

@@ -260,11 +260,22 @@ impl Server {
     /// # Panics
     /// When the process still runs after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.end_by(Signal::TERM, limit)
+    }
+
+    /// SIGUSR1, at which a memcached keeps the memory of `-e`, and waits as [`Server::terminate`] does.
+    ///
+    /// # Panics
+    /// When the process still runs after `limit`.
+    pub fn stop_gracefully(&mut self, limit: Duration) -> ExitStatus {
+        self.end_by(Signal::USR1, limit)
+    }
+
+    fn end_by(&mut self, signal: Signal, limit: Duration) -> ExitStatus {
         let mut child = self.running.take().expect("the server runs");
         // A wrapper ends with the server that it runs, and writes its summary then.
-        if !kill_wrapped(&child, self.wrapped, Signal::TERM) {
-            kill_process(Pid::from_child(&child), Signal::TERM)
-                .expect("an own child can be signalled");
+        if !kill_wrapped(&child, self.wrapped, signal) {
+            kill_process(Pid::from_child(&child), signal).expect("an own child can be signalled");
         }
         let mut status = None;
         let ended = eventually(limit, || {
@@ -274,7 +285,10 @@ impl Server {
         if !ended {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("still running {limit:?} after SIGTERM\n{}", self.log_tail());
+            panic!(
+                "still running {limit:?} after {signal:?}\n{}",
+                self.log_tail()
+            );
         }
         status.expect("the loop ended with a status")
     }

@@ -1,11 +1,12 @@
 //! The request patterns that benchmarks compare servers by: 16-byte keys, 100-byte values, every get a hit.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 
-use crate::binary::{HEADER_BYTES, Packet, opcode};
-use crate::client::{Client, REPLY_TIMEOUT, set_request};
+use crate::client::Client;
 use crate::load::Items;
+pub use crate::prepared::Protocol;
+use crate::prepared::{Prepared, Stored, connect, send_in_turn};
 use crate::random::Random;
 
 /// Items that are stored before anything is measured; larger than the caches of a processor.
@@ -57,35 +58,21 @@ impl Workload {
     /// When the connection breaks, or `InvalidData` when a reply is not that of a hit or a stored item.
     pub fn run(self, protocol: Protocol, address: SocketAddr, operations: u64) -> io::Result<u64> {
         let prepared = self.prepare(protocol);
-        let mut connections = (0..CONNECTIONS)
-            .map(|_| connect(address))
-            .collect::<io::Result<Vec<TcpStream>>>()?;
-        let mut reply = Vec::new();
-        let mut next = 0;
-        let mut done = 0;
-        while done < operations {
-            let from = next;
-            for connection in &mut connections {
-                connection.write_all(&prepared[next % PREPARED].requests)?;
-                next += 1;
-            }
-            for (index, connection) in connections.iter_mut().enumerate() {
-                reply.resize(prepared[(from + index) % PREPARED].reply_bytes, 0);
-                connection.read_exact(&mut reply)?;
-                if !prepared[(from + index) % PREPARED].answered_by(&reply) {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                done += self.batch();
-            }
-        }
-        Ok(done)
+        let mut connections = connect(address, CONNECTIONS)?;
+        let pipelines = operations.div_ceil(self.batch());
+        let done = send_in_turn(&prepared, &mut connections, CONNECTIONS, pipelines)?;
+        Ok(done * self.batch())
     }
 
     fn prepare(self, protocol: Protocol) -> Vec<Prepared> {
         let mut random = Random::new(1);
+        let stored = Stored {
+            items: ITEMS,
+            count: ITEMS_COUNT,
+        };
         (0..PREPARED)
             .map(|_| {
-                let mut prepared = Prepared::new(protocol);
+                let mut prepared = Prepared::new(protocol, stored);
                 for _ in 0..self.batch() {
                     if self == Workload::Get16 {
                         prepared.get(&mut random, 16);
@@ -107,102 +94,4 @@ impl Workload {
 /// As [`Items::store`].
 pub fn store_items(client: &mut Client, count: u64) -> io::Result<()> {
     ITEMS.store(client, 0..count, 0)
-}
-
-/// What a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// The classic text commands.
-    Text,
-    /// memcached's binary protocol; a get of many keys is quiet gets with a `noop` behind them.
-    Binary,
-}
-
-/// A pipeline and the length of its reply.
-#[derive(Clone, Debug)]
-struct Prepared {
-    protocol: Protocol,
-    requests: Vec<u8>,
-    reply_bytes: usize,
-    /// Where in the reply the last answer begins.
-    last_at: usize,
-}
-
-impl Prepared {
-    fn new(protocol: Protocol) -> Self {
-        Self {
-            protocol,
-            requests: Vec::new(),
-            reply_bytes: 0,
-            last_at: 0,
-        }
-    }
-
-    /// True when the pipeline was done to its end.
-    fn answered_by(&self, reply: &[u8]) -> bool {
-        match self.protocol {
-            Protocol::Text => reply.ends_with(b"END\r\n") || reply.ends_with(b"STORED\r\n"),
-            // The status.
-            Protocol::Binary => reply[self.last_at + 6..self.last_at + 8] == [0, 0],
-        }
-    }
-
-    fn get(&mut self, random: &mut Random, keys: usize) {
-        match self.protocol {
-            Protocol::Text => self.text_get(random, keys),
-            Protocol::Binary => self.binary_get(random, keys),
-        }
-    }
-
-    fn text_get(&mut self, random: &mut Random, keys: usize) {
-        self.requests.extend_from_slice(b"get");
-        for _ in 0..keys {
-            self.requests.push(b' ');
-            self.requests.extend(Items::key(random.below(ITEMS_COUNT)));
-        }
-        self.requests.extend_from_slice(b"\r\n");
-        let hit = "VALUE key:000000000000 0 100\r\n".len() + ITEMS.value_bytes + 2;
-        self.reply_bytes += keys * hit + "END\r\n".len();
-    }
-
-    fn binary_get(&mut self, random: &mut Random, keys: usize) {
-        let hit = HEADER_BYTES + size_of::<u32>() + ITEMS.value_bytes;
-        let code = if keys == 1 { opcode::GET } else { opcode::GETQ };
-        for _ in 0..keys {
-            let key = Items::key(random.below(ITEMS_COUNT));
-            self.binary(&Packet::request(code, &[], &key, &[]), hit);
-        }
-        if keys > 1 {
-            let noop = Packet::request(opcode::NOOP, &[], &[], &[]);
-            self.binary(&noop, HEADER_BYTES);
-        }
-    }
-
-    fn binary(&mut self, packet: &Packet, reply_bytes: usize) {
-        self.requests.extend(packet.bytes());
-        self.last_at = self.reply_bytes;
-        self.reply_bytes += reply_bytes;
-    }
-
-    fn set(&mut self, random: &mut Random) {
-        let number = random.below(ITEMS_COUNT);
-        let (key, value) = (Items::key(number), ITEMS.value(number, 0));
-        match self.protocol {
-            Protocol::Text => {
-                self.requests.extend(set_request(&key, &value));
-                self.reply_bytes += "STORED\r\n".len();
-            }
-            Protocol::Binary => {
-                let packet = Packet::request(opcode::SET, &[0; 8], &key, &value);
-                self.binary(&packet, HEADER_BYTES);
-            }
-        }
-    }
-}
-
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-    Ok(stream)
 }
