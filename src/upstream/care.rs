@@ -22,7 +22,7 @@ use super::link::Link;
 use super::pools::Pools;
 use super::request::encode_delete;
 use super::server::Server;
-use super::undelivered::Missed;
+use super::undelivered::{Missed, What};
 
 /// The first pause between probes; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -133,14 +133,14 @@ async fn answers(server: &Arc<Server>, link: &Link) -> bool {
 /// Tells a server what it missed; true once it has acknowledged all of that.
 async fn deliver(server: &Arc<Server>, link: &Link, missed: Option<Missed>) -> bool {
     let Some(missed) = missed else { return true };
-    let delivered = match &missed {
-        Missed::Everything => {
+    let delivered = match &missed.what {
+        What::Everything => {
             let flush = |out: &mut Vec<u8>, _: &[u8]| out.extend_from_slice(b"flush_all\r\n");
             ask(server, link, flush, |reply| matches!(reply, Reply::Ok))
                 .await
                 .unwrap_or(false)
         }
-        Missed::Keys(keys) => {
+        What::Keys(keys) => {
             let mut all = true;
             for keys in keys.chunks(DELETES_AT_ONCE) {
                 let answers: Vec<_> = keys

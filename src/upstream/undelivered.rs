@@ -7,7 +7,7 @@
 //! both. An empty key stands for all keys. A record that is not whole ends the list: the process died while it wrote it, and nobody
 //! had its answer.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,15 +34,26 @@ pub(super) struct Undelivered {
 
 #[derive(Debug, Default)]
 struct Kept {
-    keys: HashSet<Box<[u8]>>,
+    /// The keys, each with the number of the last delete of it that was missed.
+    keys: HashMap<Box<[u8]>, u64>,
     /// Too many keys, or the file could not be written: everything has to go.
     overflow: bool,
+    /// Deletes that were missed so far.
+    count: u64,
     file: Option<File>,
 }
 
 /// What a server has to be told before it is used again.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Missed {
+pub(super) struct Missed {
+    pub(super) what: What,
+    /// Deletes that were missed until then. What comes later is not delivered with it.
+    until: u64,
+}
+
+/// What was missed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum What {
     /// Delete these.
     Keys(Vec<Box<[u8]>>),
     /// Forget everything.
@@ -57,14 +68,16 @@ impl Undelivered {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let keys: HashSet<Box<[u8]>> = records(&bytes).map(Box::from).collect();
-        let overflow = keys.len() > KEYS_MAX || keys.contains(EVERYTHING);
+        let keys: HashMap<Box<[u8]>, u64> =
+            records(&bytes).map(|key| (Box::from(key), 0)).collect();
+        let overflow = keys.len() > KEYS_MAX || keys.contains_key(EVERYTHING);
         Ok(Undelivered {
             path,
             count: AtomicUsize::new(keys.len()),
             kept: Mutex::new(Kept {
                 keys,
                 overflow,
+                count: 0,
                 file: None,
             }),
         })
@@ -84,7 +97,7 @@ impl Undelivered {
     pub(super) fn has(&self, key: &[u8]) -> bool {
         !self.is_empty() && {
             let kept = self.kept.lock();
-            kept.overflow || kept.keys.contains(key)
+            kept.overflow || kept.keys.contains_key(key)
         }
     }
 
@@ -95,8 +108,9 @@ impl Undelivered {
 
     /// Keeps a delete.
     pub(super) fn add(&self, key: &[u8]) {
-        let mut kept = self.kept.lock();
-        if kept.overflow || !kept.keys.insert(Box::from(key)) {
+        let kept = &mut *self.kept.lock();
+        kept.count += 1;
+        if kept.overflow || kept.keys.insert(Box::from(key), kept.count).is_some() {
             return;
         }
         if kept.keys.len() > KEYS_MAX || key == EVERYTHING {
@@ -112,21 +126,37 @@ impl Undelivered {
     /// What is to be delivered now; nothing if there is none.
     pub(super) fn missed(&self) -> Option<Missed> {
         let kept = self.kept.lock();
-        if kept.overflow {
-            return Some(Missed::Everything);
-        }
-        let keys: Vec<Box<[u8]>> = kept.keys.iter().cloned().collect();
-        (!keys.is_empty()).then_some(Missed::Keys(keys))
+        let what = if kept.overflow {
+            What::Everything
+        } else if kept.keys.is_empty() {
+            return None;
+        } else {
+            What::Keys(kept.keys.keys().cloned().collect())
+        };
+        let until = kept.count;
+        Some(Missed { what, until })
     }
 
-    /// Forgets what was delivered.
-    pub(super) fn delivered(&self, what: &Missed) {
-        let mut kept = self.kept.lock();
-        match what {
-            Missed::Everything => *kept = Kept::default(),
-            Missed::Keys(keys) => {
+    /// Forgets what was delivered, but for what was missed again meanwhile.
+    pub(super) fn delivered(&self, missed: &Missed) {
+        let kept = &mut *self.kept.lock();
+        match &missed.what {
+            What::Everything if kept.count > missed.until => return,
+            What::Everything => {
+                *kept = Kept {
+                    count: kept.count,
+                    ..Kept::default()
+                };
+            }
+            What::Keys(keys) => {
                 for key in keys {
-                    kept.keys.remove(key);
+                    if kept
+                        .keys
+                        .get(key)
+                        .is_some_and(|number| *number <= missed.until)
+                    {
+                        kept.keys.remove(key);
+                    }
                 }
             }
         }
@@ -194,12 +224,38 @@ mod tests {
         let missed = kept.missed().unwrap();
         kept.add(b"c");
         kept.delivered(&missed);
-        assert_eq!(
-            kept.missed(),
-            Some(Missed::Keys(vec![Box::from(&b"c"[..])]))
-        );
-        kept.delivered(&Missed::Keys(vec![Box::from(&b"c"[..])]));
+        assert_eq!(keys(&kept), [Box::from(&b"c"[..])]);
+        kept.delivered(&kept.missed().unwrap());
         assert!(kept.missed().is_none() && !path.exists());
+    }
+
+    fn keys(kept: &Undelivered) -> Vec<Box<[u8]>> {
+        match kept.missed().unwrap().what {
+            What::Keys(keys) => keys,
+            What::Everything => panic!("everything was missed"),
+        }
+    }
+
+    // The story of a delete that was never delivered: while one was under way to a server, the key was stored again and
+    // deleted again, and the server missed that delete too. The answer to the first one was taken for both.
+    #[test]
+    fn what_is_missed_again_during_a_delivery_is_delivered_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        let kept = Undelivered::open(path.clone()).unwrap();
+        kept.add(b"a");
+        let missed = kept.missed().unwrap();
+        kept.add(b"a");
+        kept.delivered(&missed);
+        assert_eq!(keys(&kept), [Box::from(&b"a"[..])]);
+        assert!(path.exists());
+        kept.add_everything();
+        let missed = kept.missed().unwrap();
+        kept.add(b"b");
+        kept.delivered(&missed);
+        assert!(kept.has(b"any"));
+        kept.delivered(&kept.missed().unwrap());
+        assert!(kept.is_empty() && !path.exists());
     }
 
     #[test]
