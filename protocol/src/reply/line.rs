@@ -5,7 +5,7 @@ use crate::lexer::{Lexed, Span, token, trimmed};
 use crate::limits::{KEY_MAX, VALUE_LEN_MAX};
 use crate::number::{parse_u32, parse_u64};
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while};
+use nom::bytes::complete::{tag, take, take_while};
 use nom::combinator::{all_consuming, map, map_opt, opt, rest, value, verify};
 use nom::sequence::{preceded, terminated};
 use nom::{AsChar, Parser};
@@ -32,6 +32,16 @@ pub(super) enum ValueHeader {
 
 /// Parses a line without its end; none if it is no reply.
 pub(super) fn parse(line: &[u8]) -> Option<Line<'_>> {
+    // Almost all of what an upstream server sends begins so.
+    if let [_, _] | [_, _, b' ', ..] = line {
+        let parsed = match line[..2] {
+            [b'V', b'A'] => meta_value_header(line, line),
+            _ => map(status, Line::Reply).parse(line),
+        };
+        if let Ok((_, line)) = parsed {
+            return Some(line);
+        }
+    }
     let reply = map(
         alt((word_reply, error, number, stat, version, debug, status)),
         Line::Reply,
@@ -153,14 +163,15 @@ fn debug(text: &[u8]) -> Lexed<'_, Reply<'_>> {
 
 /// A meta reply without a value.
 fn status(text: &[u8]) -> Lexed<'_, Reply<'_>> {
-    let status = alt((
-        value(MetaStatus::Done, tag("HD")),
-        value(MetaStatus::Miss, tag("EN")),
-        value(MetaStatus::NotStored, tag("NS")),
-        value(MetaStatus::Exists, tag("EX")),
-        value(MetaStatus::NotFound, tag("NF")),
-        value(MetaStatus::Noop, tag("MN")),
-    ));
+    let status = map_opt(take(2usize), |word: &[u8]| match word {
+        b"HD" => Some(MetaStatus::Done),
+        b"EN" => Some(MetaStatus::Miss),
+        b"NS" => Some(MetaStatus::NotStored),
+        b"EX" => Some(MetaStatus::Exists),
+        b"NF" => Some(MetaStatus::NotFound),
+        b"MN" => Some(MetaStatus::Noop),
+        _ => None,
+    });
     let flags = verify(rest, |text: &[u8]| matches!(text, [] | [b' ', ..]));
     map((status, flags), |(status, flags)| {
         let flags = super::MetaFlags { rest: flags };

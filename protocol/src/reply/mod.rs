@@ -148,6 +148,48 @@ impl<'a> MetaFlags<'a> {
     pub fn opaque(self) -> Option<&'a [u8]> {
         self.token(b'O')
     }
+
+    /// What a read is told, in one pass.
+    pub fn facts(self) -> MetaFacts<'a> {
+        let mut facts = MetaFacts::default();
+        for (letter, token) in self {
+            match letter {
+                b'k' => facts.key = Some(token),
+                b'b' => facts.key_base64 = true,
+                b'f' => {
+                    facts.client_flags = parse_u64(token).and_then(|flags| flags.try_into().ok())
+                }
+                b'c' => facts.cas = parse_u64(token),
+                b't' => facts.ttl = parse_i32(token).map(|seconds| seconds.try_into().ok()),
+                b'W' => facts.won = true,
+                b'X' => facts.stale = true,
+                b'Z' => facts.won_by_another = true,
+                _ => {}
+            }
+        }
+        facts
+    }
+}
+
+/// What the flags of a meta reply tell a reader of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetaFacts<'a> {
+    /// `k`: the key, in base64 where `b` says so.
+    pub key: Option<&'a [u8]>,
+    /// `b`.
+    pub key_base64: bool,
+    /// `f`: the client flags.
+    pub client_flags: Option<u32>,
+    /// `c`: the CAS unique.
+    pub cas: Option<u64>,
+    /// `t`: seconds until the item expires; `Some(None)` if never.
+    pub ttl: Option<Option<u32>>,
+    /// `W`: the reader is to renew the item.
+    pub won: bool,
+    /// `X`: it is stale.
+    pub stale: bool,
+    /// `Z`: another reader is to renew it.
+    pub won_by_another: bool,
 }
 
 impl<'a> Iterator for MetaFlags<'a> {
