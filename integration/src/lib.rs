@@ -21,6 +21,7 @@ pub mod s3;
 pub mod server;
 pub mod sweep;
 pub mod tiers;
+pub mod twemproxy;
 pub mod value;
 pub mod workload;
 

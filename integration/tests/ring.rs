@@ -3,14 +3,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use tempfile::TempDir;
 use tiercache_integration::client::Client;
-use tiercache_integration::eventually;
-use tiercache_integration::pool::{Pool, free_port};
-use tiercache_integration::server::{Server, find_on_path};
+use tiercache_integration::pool::Pool;
+use tiercache_integration::server::Server;
+use tiercache_integration::twemproxy::Twemproxy;
 
 use super::clients::installed;
 
@@ -61,8 +60,8 @@ fn twemproxy_and_tiercache_find_each_others_keys() {
             format!("[memcached]\nkey_hash = \"{key_hash}\"\nhash_tag = \"{hash_tag}\"\n");
         fs::write(&file, options).expect("it can be written");
         let tiercache = pool.proxy(&["--config", &file.display().to_string()]);
-        let twemproxy = Twemproxy::start(config.path(), &pool, key_hash, hash_tag);
-        store_at(twemproxy.address, 0, PROXY_KEYS);
+        let twemproxy = Twemproxy::start(&pool, key_hash, hash_tag);
+        store_at(twemproxy.address(), 0, PROXY_KEYS);
         assert_eq!(found(&tiercache, 0, PROXY_KEYS), PROXY_KEYS, "{key_hash}");
     }
 }
@@ -119,51 +118,4 @@ fn found(server: &Server, from: usize, to: usize) -> usize {
         found += hits.iter().filter(|(key, value)| key == value).count();
     }
     found
-}
-
-struct Twemproxy {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Twemproxy {
-    fn start(folder: &Path, pool: &Pool, hash: &str, hash_tag: &str) -> Twemproxy {
-        let program =
-            find_on_path("nutcracker").expect("no nutcracker: `apt-get install nutcracker`");
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let servers: String = pool
-            .names()
-            .iter()
-            .map(|name| format!("    - {name}\n"))
-            .collect();
-        let tag = match hash_tag {
-            "" => String::new(),
-            tag => format!("  hash_tag: \"{tag}\"\n"),
-        };
-        let config = format!(
-            "pool:\n  listen: {address}\n  hash: {hash}\n  distribution: ketama\n{tag}  servers:\n{servers}"
-        );
-        let file = folder.join("nutcracker.yml");
-        fs::write(&file, config).expect("it can be written");
-        let child = Command::new(program)
-            .arg("-c")
-            .arg(&file)
-            .args(["-s", &free_port().to_string(), "-a", "127.0.0.1"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it can be started");
-        let twemproxy = Twemproxy { child, address };
-        let up = eventually(Duration::from_secs(20), || Client::connect(address).is_ok());
-        assert!(up, "nutcracker does not listen");
-        twemproxy
-    }
-}
-
-impl Drop for Twemproxy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
