@@ -178,6 +178,7 @@ impl Parts {
             config.process.verbosity >= COMMANDS_LOGGED_FROM,
         );
         let upstream = config.upstream.as_ref().zip(self.upstream.as_ref());
+        let hot_ttl = config.tier.hot_ttl.0;
         Arc::new(Shared {
             upstream: upstream.map(|(config, (pools, _))| Upstream {
                 pools: Arc::clone(pools),
@@ -185,6 +186,7 @@ impl Parts {
                     .copies
                     .then(|| Copies::new(Arc::clone(&self.cache), max_age_s(config))),
                 sharing: config.sharing,
+                unknown_ttl_s: u32::try_from(hot_ttl.as_secs()).unwrap_or(u32::MAX),
             }),
             cache: Arc::clone(&self.cache),
             metrics: Arc::clone(&self.metrics),

@@ -121,6 +121,14 @@ counters! {
         dry_misses_queue,
         /// Fetches from dry that ended in a miss: the item was gone, unreadable or evicted again.
         dry_misses_lost,
+        /// Keys that were looked up in the pool that they move from.
+        migration_reads,
+        /// Of these, the ones found there.
+        migration_hits,
+        /// Items brought from there.
+        migration_backfills,
+        /// Items that were changed or deleted while they were brought.
+        migration_raced,
         /// Stores refused because the value is too large.
         store_too_large,
         /// Stores refused because memory is full.

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use tiercache_protocol::request::{Form, Request, Retrieve};
 use tiercache_protocol::{Reject, encode, peek_reads};
+use tokio::sync::oneshot;
 
 pub use auth::Shown;
 pub use detail::Detail;
@@ -95,6 +96,8 @@ pub struct Progress {
     attempt: Attempt,
     /// Where answers go that come later, if there are pools.
     late: Option<Rc<Late>>,
+    /// What a pool has to do before it has begun.
+    prepared: bool,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
     /// Watchers and the log have heard of it.
@@ -148,6 +151,8 @@ enum For {
     Sizes,
     /// The certificates being read again.
     Certificates(Arc<Tls>),
+    /// What a pool has to do first; it is done, well or not, when the other end is dropped.
+    Pool(oneshot::Receiver<()>),
 }
 
 impl From<Blocked> for Wait {
@@ -233,6 +238,9 @@ impl Executor {
                 let sizes = tokio::task::spawn_blocking(move || cache.sizes()).await;
                 progress.listing().sizes = Some(sizes.unwrap_or_default());
             }
+            For::Pool(done) => {
+                let _ = done.await;
+            }
             For::Certificates(tls) => {
                 let reloaded = tokio::task::spawn_blocking(move || tls.reload()).await;
                 let reloaded =
@@ -305,11 +313,12 @@ impl Executor {
         }
     }
 
-    /// Removes the old value of a key whose new one was too large: it must not outlive the store.
-    pub fn reject_store(&mut self, key: &[u8]) {
+    /// Removes the old value of a key whose new one was too large: it must not outlive the store. The
+    /// refusal belongs behind `at` bytes of the answers, of which some may come later.
+    pub fn reject_store(&mut self, key: &[u8], late: Option<&Rc<Late>>, at: usize) {
         self.local.counters.store_too_large.bump();
-        if let Some(proxy) = &self.proxy {
-            return proxy.delete_quietly(key);
+        if let (Some(proxy), Some(late)) = (&self.proxy, late) {
+            return proxy.delete_refused(key, late, at);
         }
         self.remove_whatever(key);
     }

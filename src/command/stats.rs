@@ -197,6 +197,16 @@ impl Executor {
         for (name, value) in figures {
             rows.number(name.as_bytes(), *value);
         }
+        if shared.upstream.is_some() {
+            for (name, value) in [
+                ("migration_reads", totals.migration_reads),
+                ("migration_hits", totals.migration_hits),
+                ("migration_backfills", totals.migration_backfills),
+                ("migration_raced", totals.migration_raced),
+            ] {
+                rows.number(name.as_bytes(), value);
+            }
+        }
         if let Some(tls) = &shared.tls {
             for (name, value) in [
                 ("ssl_new_sessions", server.ssl_new_sessions.load(Relaxed)),

@@ -291,6 +291,10 @@ section! {
         pools: BTreeMap<String, Vec<String>>,
         /// Which pool has the keys of a prefix.
         routes: BTreeMap<String, String>,
+        /// Servers that the keys of `servers` move from.
+        migrate_from: Vec<String>,
+        /// Servers that the keys of further pools move from.
+        migrate_pools: BTreeMap<String, Vec<String>>,
     }
 }
 

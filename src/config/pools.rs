@@ -76,7 +76,7 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
         (
             "dry.path",
             dry.path.is_some(),
-            "a dry tier under memcached servers is not built yet",
+            "hot only has copies of what the servers have; let a server of the pool be a tiercache with --dry",
         ),
     ];
     if let Some((key, _, why)) = without_effect.into_iter().find(|(_, set, _)| *set) {
@@ -112,9 +112,19 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
     };
     let first = memcached.servers.as_deref().unwrap_or_default();
     let mut pools = vec![pool(&common, "", "memcached.servers", first)?];
+    if let Some(old) = memcached.migrate_from.as_deref() {
+        pools[0].migrate_from = addresses("memcached.migrate_from", old)?;
+    }
     let empty = BTreeMap::new();
     for (name, servers) in memcached.pools.as_ref().unwrap_or(&empty) {
         pools.push(pool(&common, name, "memcached.pools", servers)?);
+    }
+    for (name, old) in memcached.migrate_pools.iter().flatten() {
+        const KEY: &str = "memcached.migrate_pools";
+        let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name) else {
+            return refuse(KEY, format!("there is no pool {name:?}"));
+        };
+        pool.migrate_from = addresses(KEY, old)?;
     }
     let mut routes = Vec::new();
     for (prefix, name) in memcached.routes.iter().flatten() {
@@ -150,6 +160,8 @@ fn without_pools(
         ("memcached.servers", memcached.servers.is_some()),
         ("memcached.pools", memcached.pools.is_some()),
         ("memcached.routes", memcached.routes.is_some()),
+        ("memcached.migrate_from", memcached.migrate_from.is_some()),
+        ("memcached.migrate_pools", memcached.migrate_pools.is_some()),
         ("memcached.state", memcached.state.is_some()),
         ("cold.sharing", cold.sharing.is_some()),
         ("cold.fresh", cold.fresh.is_some()),
@@ -166,6 +178,14 @@ fn pool(
     key: &'static str,
     servers: &[String],
 ) -> Result<PoolConfig, ConfigError> {
+    Ok(PoolConfig {
+        name: name.to_owned(),
+        servers: addresses(key, servers)?,
+        ..common.clone()
+    })
+}
+
+fn addresses(key: &'static str, servers: &[String]) -> Result<Vec<Address>, ConfigError> {
     let mut addresses: Vec<Address> = Vec::new();
     for text in servers {
         match text.parse() {
@@ -184,11 +204,7 @@ fn pool(
     if let Some(at) = addresses.iter().enumerate().position(twice) {
         return refuse(key, format!("{} stands there twice", addresses[at].place));
     }
-    Ok(PoolConfig {
-        name: name.to_owned(),
-        servers: addresses,
-        ..common.clone()
-    })
+    Ok(addresses)
 }
 
 fn hash_tag(text: Option<&str>) -> Result<Option<(u8, u8)>, ConfigError> {
@@ -213,6 +229,10 @@ pub(super) fn to_layer(upstream: &UpstreamConfig) -> layer::Memcached {
         .split_first()
         .map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
     let texts = |pool: &PoolConfig| pool.servers.iter().map(ToString::to_string).collect();
+    let old = |pool: &PoolConfig| {
+        let servers = pool.migrate_from.iter().map(ToString::to_string);
+        (!pool.migrate_from.is_empty()).then(|| servers.collect())
+    };
     let name = |route: &Route| upstream.pools[route.pool].name.clone();
     layer::Memcached {
         state: Some(upstream.state.clone()),
@@ -225,6 +245,13 @@ pub(super) fn to_layer(upstream: &UpstreamConfig) -> layer::Memcached {
         connect_timeout: first.map(|pool| pool.connect_timeout),
         request_timeout: first.map(|pool| pool.request_timeout),
         eject_after: first.map(|pool| pool.eject_after),
+        migrate_from: first.and_then(old),
+        migrate_pools: Some(
+            further
+                .iter()
+                .filter_map(|pool| Some((pool.name.clone(), old(pool)?)))
+                .collect(),
+        ),
         pools: Some(
             further
                 .iter()

@@ -220,7 +220,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.tell_reject(input.unconsumed());
                     }
                     if let Some(key) = key_to_delete {
-                        self.worker.executor.borrow_mut().reject_store(key);
+                        let (late, at) = (self.late.as_ref(), self.answers.len());
+                        let mut executor = self.worker.executor.borrow_mut();
+                        executor.reject_store(key, late, at);
                     }
                     if let Some(refusal) = reply {
                         refusal.encode(&mut self.answers);

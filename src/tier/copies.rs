@@ -13,7 +13,7 @@
 //! CAS unique stays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 use super::cache::{Cache, Local};
 use super::fetch::Attempt;
@@ -23,16 +23,21 @@ use crate::entry::{Marks, NEVER, expired};
 
 /// Fences, each for the keys of one hash. Two writes of one fence at a time only cost copies.
 const FENCES: usize = 1 << 14;
+/// Low bits of a fence: the writes under way. More than any number of workers may have in flight.
+const UNDER_WAY_BITS: u32 = 24;
+const UNDER_WAY: u64 = (1 << UNDER_WAY_BITS) - 1;
 /// Added to a fence when a write begins: it is one more under way.
-const BEGIN: u64 = (1 << 16) + 1;
+const BEGIN: u64 = (1 << UNDER_WAY_BITS) + 1;
 /// Added to a fence when a write ends: it is one less under way, and one more was there.
-const END: u64 = (1 << 16) - 1;
+const END: u64 = (1 << UNDER_WAY_BITS) - 1;
 
 /// The copies that a process keeps of its pools' items.
 pub struct Copies {
     cache: Arc<Cache>,
     fences: Box<[AtomicU64]>,
     flushes: AtomicU64,
+    /// The last second in which a delayed flush may come to the pool, and in the upper half the first.
+    flush_expected: AtomicU64,
     max_age_s: Option<u32>,
 }
 
@@ -66,6 +71,7 @@ impl Copies {
             cache,
             fences: (0..FENCES).map(|_| AtomicU64::new(0)).collect(),
             flushes: AtomicU64::new(0),
+            flush_expected: AtomicU64::new(0),
             max_age_s,
         }
     }
@@ -85,7 +91,7 @@ impl Copies {
     /// After the pool gave an item: keeps a copy, unless the key was written in between.
     pub fn end_read(&self, local: &mut Local, key: &[u8], fence: Fence, copied: &Copied<'_>) {
         // With a write under way the fence may still stand as it was noted.
-        if fence.seen & 0xffff == 0 {
+        if fence.seen & UNDER_WAY == 0 {
             self.keep(local, key, fence, copied);
         }
     }
@@ -109,7 +115,7 @@ impl Copies {
         fence: Fence,
         taken: Option<&Copied<'_>>,
     ) {
-        if let Some(copied) = taken.filter(|_| fence.seen & 0xffff == 1) {
+        if let Some(copied) = taken.filter(|_| fence.seen & UNDER_WAY == 1) {
             self.keep(local, key, fence, copied);
         }
         self.fences[fence.place].fetch_add(END, AcqRel);
@@ -118,7 +124,28 @@ impl Copies {
     /// Before and after the pools are flushed: drops all copies, and those that are on their way.
     pub fn flush(&self) {
         self.flushes.fetch_add(1, AcqRel);
+        // Who still found the old number is within a critical section: once each lock was free, its copy has a version
+        // that the flush covers.
+        for shard in 0..self.cache.index.shards() {
+            drop(self.cache.index.lock_shard(shard));
+        }
         self.cache.flush(None);
+    }
+
+    /// Before the pools are told to flush at `at`, which they do by clocks of their own at most `late_s` seconds later:
+    /// what they give in between is not kept.
+    pub fn flush_at(&self, at: UnixSeconds, late_s: u32) {
+        let now = self.cache.clock.recent();
+        let first = at.saturating_sub(1);
+        let last = at.max(now).saturating_add(late_s);
+        self.flush_expected
+            .store(u64::from(first) << 32 | u64::from(last), Release);
+        self.cache.flush(Some(at));
+    }
+
+    fn expects_flush(&self, now: UnixSeconds) -> bool {
+        let expected = self.flush_expected.load(Acquire);
+        (expected >> 32..=expected & 0xffff_ffff).contains(&u64::from(now))
     }
 
     /// Seconds after which a copy must not be served any more.
@@ -133,9 +160,8 @@ impl Copies {
             (exptime, Some(latest)) => exptime.min(latest),
             (exptime, None) => exptime,
         };
-        if expired(exptime, self.cache.clock.recent()) {
-            return;
-        }
+        let now = self.cache.clock.recent();
+        let lives = !expired(exptime, now) && !self.expects_flush(now);
         let word = &self.fences[fence.place];
         // A copy that finds no room is not kept; nobody waits for one.
         let _ = self.cache.update(
@@ -144,14 +170,17 @@ impl Copies {
             key,
             Some(copied.value.len()),
             |current| {
-                let older = match current {
-                    Current::Present(view) => view.facts().cas() < copied.cas,
-                    Current::Absent | Current::Below => true,
+                let (present, older) = match current {
+                    Current::Present(view) => (true, view.facts().cas() < copied.cas),
+                    Current::Absent | Current::Below => (false, true),
                 };
                 let stands =
-                    word.load(Acquire) == fence.seen && self.flushes.load(Relaxed) == fence.flushes;
-                if !older || !stands {
-                    return Decision::Keep(());
+                    word.load(Acquire) == fence.seen && self.flushes.load(Acquire) == fence.flushes;
+                match (older, lives && stands) {
+                    (true, true) => {}
+                    // The pool has a newer one than the copy, which somebody is about to be told.
+                    (true, false) if present => return Decision::Remove(()),
+                    _ => return Decision::Keep(()),
                 }
                 Decision::Store(
                     (),
@@ -302,6 +331,40 @@ mod tests {
         pool.read(other, 6, "newer");
         pool.read(one, 5, "older");
         assert_eq!(pool.served().as_deref(), Some("newer"));
+    }
+
+    // The story of a value that went back: the pool gave a newer item than the copy while a write of another key with
+    // the same fence was under way, so the newer one was not kept, and the older copy was served again.
+    #[test]
+    fn an_older_copy_goes_although_the_newer_one_is_not_kept() {
+        let mut pool = Pool::new(None);
+        let before = pool.copies.begin_read(b"k");
+        pool.read(before, 1, "old");
+        let read = pool.copies.begin_read(b"k");
+        // Another key of this fence, by its number alone.
+        pool.copies.fences[read.place].fetch_add(BEGIN, AcqRel);
+        pool.read(read, 2, "new");
+        assert_eq!(pool.served(), None);
+    }
+
+    // The pool's clock is not ours: until it has flushed for certain, what it gives may be flushed a moment later.
+    #[test]
+    fn nothing_is_kept_around_a_delayed_flush() {
+        let mut pool = Pool::new(None);
+        pool.copies.flush_at(1_000_010, 3);
+        for (time, kept) in [
+            (1_000_008, true),
+            (1_000_009, false),
+            (1_000_013, false),
+            (1_000_014, true),
+        ] {
+            pool.clock.set(time);
+            pool.cache.apply_due_flush();
+            let fence = pool.copies.begin_read(b"k");
+            pool.read(fence, u64::from(time), "v");
+            assert_eq!(pool.served().is_some(), kept, "{time}");
+            pool.copies.drop_copy(&mut pool.local, b"k");
+        }
     }
 
     #[test]

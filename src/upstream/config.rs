@@ -84,6 +84,9 @@ pub struct PoolConfig {
     pub name: String,
     /// The servers, in the order that every client of the pool names them in.
     pub servers: Vec<Address>,
+    /// The servers that the pool's keys move here from; empty unless they do. Their ring is made as
+    /// that of `servers` is.
+    pub migrate_from: Vec<Address>,
     /// Which points a server has on the ring. Default `ketama_weighted`.
     pub ring: Points,
     /// How keys are placed. Default the ring's own.
@@ -103,6 +106,7 @@ impl Default for PoolConfig {
         PoolConfig {
             name: String::new(),
             servers: Vec::new(),
+            migrate_from: Vec::new(),
             ring: Points::default(),
             key_hash: Points::default().key_hash(),
             hash_tag: None,
@@ -116,7 +120,12 @@ impl Default for PoolConfig {
 impl PoolConfig {
     /// The pool's ring; members are numbered as the servers are.
     pub fn ring(&self) -> Ring {
-        let members: Vec<Member> = self.servers.iter().map(Address::member).collect();
+        self.ring_of(&self.servers)
+    }
+
+    /// A ring of other servers, made in the same way.
+    pub fn ring_of(&self, servers: &[Address]) -> Ring {
+        let members: Vec<Member> = servers.iter().map(Address::member).collect();
         Ring::new(&members, self.ring, self.key_hash, self.hash_tag)
     }
 }

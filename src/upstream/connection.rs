@@ -17,7 +17,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -29,6 +29,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::config::Place;
+use super::link::Now;
 use super::server::Server;
 
 /// Requests of one connection that wait for their answers, sent or not. More are refused.
@@ -93,6 +94,7 @@ pub struct Connection {
     pending: RefCell<Pending>,
     dialect: Cell<Option<Dialect>>,
     retired: Cell<bool>,
+    now: Now,
 }
 
 #[derive(Default)]
@@ -132,13 +134,14 @@ enum End {
 }
 
 impl Connection {
-    pub(super) fn new(server: Arc<Server>, value_max: usize) -> Rc<Connection> {
+    pub(super) fn new(server: Arc<Server>, value_max: usize, now: Now) -> Rc<Connection> {
         Rc::new(Connection {
             server,
             value_max,
             pending: RefCell::default(),
             dialect: Cell::new(None),
             retired: Cell::new(false),
+            now,
         })
     }
 
@@ -179,7 +182,7 @@ impl Connection {
         encode(&mut pending.bytes, &opaque_text(opaque));
         pending.in_flight.push_back(InFlight {
             opaque,
-            since: Instant::now(),
+            since: self.now.get(),
             begin,
             done,
         });
@@ -209,7 +212,8 @@ impl Connection {
                 }
             };
             self.dialect.set(Some(dialect));
-            self.server.stats.connects.fetch_add(1, Relaxed);
+            // Before anything is sent on it: see `Server::connections_made`.
+            self.server.stats.connects.fetch_add(1, AcqRel);
             let end = self.drive(&mut stream).await;
             self.ended(&end);
             if !matches!(end, End::Closed | End::Retired) {
@@ -228,6 +232,7 @@ impl Connection {
 
     /// Accounts for the end of a connection and fails what was sent on it.
     fn ended(&self, end: &End) {
+        self.now.set(Instant::now());
         let mut failed = {
             let pending = &mut *self.pending.borrow_mut();
             let sent_to = pending.begin + pending.sent as u64;
@@ -261,6 +266,7 @@ impl Connection {
     }
 
     fn fail_all(&self, failure: Failure) {
+        self.now.set(Instant::now());
         let failed = {
             let pending = &mut *self.pending.borrow_mut();
             pending.begin += pending.bytes.len() as u64;
@@ -362,6 +368,7 @@ impl Connection {
     /// Hands each whole reply to the oldest request in flight.
     fn answer(&self, input: &mut Replies) -> Result<(), End> {
         let now = Instant::now();
+        self.now.set(now);
         loop {
             let (reply, consumed) = match input.decoder.decode(&input.bytes[input.start..]) {
                 DecodedReply::Reply { reply, consumed } => (reply, consumed),

@@ -1,21 +1,25 @@
 //! A worker's connections to the servers of all pools.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::connection::{Connection, Done, Failure, Outcome};
 use super::server::Server;
 
 /// One connection to each server that was asked for, shared by all clients of a worker. It lives on
 /// one thread, whose runtime needs timers.
-#[derive(Default)]
 pub struct Link {
-    connections: RefCell<HashMap<*const Server, Rc<Connection>>>,
+    /// In the order of the servers' addresses in memory.
+    connections: RefCell<Vec<(*const Server, Rc<Connection>)>>,
     value_max: usize,
+    now: Now,
 }
+
+/// The time of a worker's turn, which its requests are taken to begin at.
+pub(super) type Now = Rc<Cell<Instant>>;
 
 impl Link {
     /// A link that takes values of at most `value_max` bytes.
@@ -23,7 +27,13 @@ impl Link {
         Link {
             connections: RefCell::default(),
             value_max,
+            now: Rc::new(Cell::new(Instant::now())),
         }
+    }
+
+    /// Reads the clock; to be called in each turn before the first request.
+    pub fn tick(&self) {
+        self.now.set(Instant::now());
     }
 
     /// Sends a request to `server`, together with all others of this turn of the event loop.
@@ -54,33 +64,42 @@ impl Link {
         encode: impl FnOnce(&mut Vec<u8>, &[u8]),
         done: Done,
     ) {
+        self.tick();
         self.connection(server).request(encode, done);
     }
 
     /// What the server of this link's connection understands; nothing before the first answer.
     pub fn connection(&self, server: &Arc<Server>) -> Rc<Connection> {
-        let mut connections = self.connections.borrow_mut();
-        let connection = connections
-            .entry(Arc::as_ptr(server))
-            .or_insert_with(|| Connection::new(Arc::clone(server), self.value_max));
-        Rc::clone(connection)
+        let place = Arc::as_ptr(server);
+        let connections = &mut *self.connections.borrow_mut();
+        match connections.binary_search_by_key(&place, |(place, _)| *place) {
+            Ok(at) => Rc::clone(&connections[at].1),
+            Err(at) => {
+                let server = Arc::clone(server);
+                let connection = Connection::new(server, self.value_max, Rc::clone(&self.now));
+                connections.insert(at, (place, Rc::clone(&connection)));
+                connection
+            }
+        }
     }
 
     /// Closes the connections to servers that are not among `servers`, once they have answered.
     pub fn keep_only(&self, servers: &[Arc<Server>]) {
-        self.connections.borrow_mut().retain(|server, connection| {
-            let stays = servers.iter().any(|kept| Arc::as_ptr(kept) == *server);
-            if !stays {
-                connection.retire();
-            }
-            stays
-        });
+        self.connections
+            .borrow_mut()
+            .retain(|(server, connection)| {
+                let stays = servers.iter().any(|kept| Arc::as_ptr(kept) == *server);
+                if !stays {
+                    connection.retire();
+                }
+                stays
+            });
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        for connection in self.connections.borrow().values() {
+        for (_, connection) in self.connections.borrow().iter() {
             connection.retire();
         }
     }

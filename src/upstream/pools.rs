@@ -35,12 +35,21 @@ pub struct Members {
 #[derive(Debug)]
 struct Placement {
     pools: Vec<Pool>,
+    is_migrating: bool,
     /// Prefixes and the pools that have their keys, longest first.
     routes: Vec<(Box<[u8]>, usize)>,
 }
 
 #[derive(Debug)]
 struct Pool {
+    members: Ringed,
+    /// Who had the keys that move here.
+    old: Option<Ringed>,
+}
+
+/// Servers, and who of them has a key.
+#[derive(Debug)]
+struct Ringed {
     ring: Ring,
     servers: Vec<Arc<Server>>,
 }
@@ -93,26 +102,34 @@ impl Members {
         let mut servers: Vec<Arc<Server>> = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
-            let mut members = Vec::new();
-            for address in &pool.servers {
-                let same = |server: &&Arc<Server>| server.is(address, pool);
-                let server = match servers.iter().chain(known).find(same) {
-                    Some(server) => Arc::clone(server),
-                    None => Arc::new(Server::new(
-                        address,
-                        pool,
-                        Undelivered::open(undelivered_file(&config.state, address))?,
-                    )),
-                };
-                if !servers.iter().any(|known| Arc::ptr_eq(known, &server)) {
-                    servers.push(Arc::clone(&server));
+            let mut open = |addresses: &[Address]| {
+                let mut members = Vec::new();
+                for address in addresses {
+                    let same = |server: &&Arc<Server>| server.is(address, pool);
+                    let server = match servers.iter().chain(known).find(same) {
+                        Some(server) => Arc::clone(server),
+                        None => Arc::new(Server::new(
+                            address,
+                            pool,
+                            Undelivered::open(undelivered_file(&config.state, address))?,
+                        )),
+                    };
+                    if !servers.iter().any(|known| Arc::ptr_eq(known, &server)) {
+                        servers.push(Arc::clone(&server));
+                    }
+                    members.push(server);
                 }
-                members.push(server);
-            }
-            pools.push(Pool {
-                ring: pool.ring(),
-                servers: members,
-            });
+                io::Result::Ok(Ringed {
+                    ring: pool.ring_of(addresses),
+                    servers: members,
+                })
+            };
+            let old = match pool.migrate_from.as_slice() {
+                [] => None,
+                addresses => Some(open(addresses)?),
+            };
+            let members = open(&pool.servers)?;
+            pools.push(Pool { members, old });
         }
         let mut routes: Vec<_> = config
             .routes
@@ -127,7 +144,11 @@ impl Members {
             }
         }
         Ok(Members {
-            placement: Arc::new(Placement { pools, routes }),
+            placement: Arc::new(Placement {
+                is_migrating: pools.iter().any(|pool| pool.old.is_some()),
+                pools,
+                routes,
+            }),
             previous,
             servers,
         })
@@ -147,6 +168,29 @@ impl Members {
         (!Arc::ptr_eq(former, self.server(key))).then_some(former)
     }
 
+    /// Whether keys of a pool move here from another.
+    #[inline]
+    pub fn is_migrating(&self) -> bool {
+        self.placement.is_migrating
+    }
+
+    /// The server that `key` moves here from, if that is another than the one that has it.
+    #[inline]
+    pub fn old_server(&self, key: &[u8]) -> Option<&Arc<Server>> {
+        if !self.is_migrating() {
+            return None;
+        }
+        let pool = self.placement.pool(key);
+        let old = pool.old.as_ref()?.server(key);
+        (!Arc::ptr_eq(old, pool.members.server(key))).then_some(old)
+    }
+
+    /// All servers that keys move here from.
+    pub fn old_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        let pools = self.placement.pools.iter();
+        pools.flat_map(|pool| pool.old.iter().flat_map(|old| &old.servers))
+    }
+
     /// All servers, each once; those of before the last reload among them.
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
@@ -154,20 +198,29 @@ impl Members {
 }
 
 impl Placement {
-    fn server(&self, key: &[u8]) -> &Arc<Server> {
+    fn pool(&self, key: &[u8]) -> &Pool {
         let routed = self
             .routes
             .iter()
             .find(|(prefix, _)| key.starts_with(prefix));
-        let pool = &self.pools[routed.map_or(0, |(_, pool)| *pool)];
-        match pool.servers.as_slice() {
-            [only] => only,
-            servers => &servers[pool.ring.member(key)],
-        }
+        &self.pools[routed.map_or(0, |(_, pool)| *pool)]
+    }
+
+    fn server(&self, key: &[u8]) -> &Arc<Server> {
+        self.pool(key).members.server(key)
     }
 
     fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.pools.iter().flat_map(|pool| &pool.servers)
+        self.pools.iter().flat_map(|pool| &pool.members.servers)
+    }
+}
+
+impl Ringed {
+    fn server(&self, key: &[u8]) -> &Arc<Server> {
+        match self.servers.as_slice() {
+            [only] => only,
+            servers => &servers[self.ring.member(key)],
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One upstream server as all workers see it: is it up, what was asked of it, what it was not told.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -23,6 +23,9 @@ pub struct Server {
     ejected: AtomicBool,
     /// Told when the server is ejected or has missed a delete: somebody has to look after it.
     pub(super) needs_care: Notify,
+    /// The [connections made](Server::connections_made) when copies were last known to be of no former
+    /// process at its address.
+    pub copies_since: AtomicU64,
     /// What it was asked.
     pub stats: Stats,
     pub(super) undelivered: Undelivered,
@@ -69,9 +72,24 @@ impl Server {
             // What it was not told before it has to be told first.
             ejected: AtomicBool::new(!undelivered.is_empty()),
             needs_care: Notify::new(),
+            // Before the first one there is no copy.
+            copies_since: AtomicU64::new(1),
             stats: Stats::default(),
             undelivered,
         }
+    }
+
+    /// Connections made to it so far. Behind each further one may be another process, which counts
+    /// CAS uniques from its own beginning.
+    #[inline]
+    pub fn connections_made(&self) -> u64 {
+        self.stats.connects.load(Acquire)
+    }
+
+    /// Seconds after which it has answered a request or never will.
+    pub fn request_seconds_max(&self) -> u32 {
+        let seconds = self.request_timeout.as_secs_f64().ceil();
+        seconds as u32
     }
 
     /// Whether it gets no requests until it answers a probe.

@@ -117,6 +117,12 @@ fn a_delete_that_a_silent_server_missed_is_delivered_before_it_is_read() {
         let mut direct = pool.servers[0].connect();
         let delivered = eventually(NOTICED, || {
             assert_eq!(client.get(keys[0].as_bytes()).expect("it answers"), None);
+            // Nor do commands that change what is there show what should not be there.
+            let touched = client.ask(format!("gat 0 {}\r\n", keys[0]).as_bytes());
+            assert_eq!(touched.expect("it answers"), b"END");
+            let request = format!("append {} 0 0 1\r\nx\r\n", keys[0]);
+            let appended = client.ask(request.as_bytes()).expect("it answers");
+            assert_ne!(appended, b"STORED");
             direct
                 .get(keys[0].as_bytes())
                 .expect("it answers")

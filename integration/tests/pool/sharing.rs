@@ -1,6 +1,9 @@
 //! What the sharing modes promise, with two proxies in front of one pool.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -96,6 +99,57 @@ fn strict_always_reads_the_newest_and_moves_no_value_for_it() {
     assert_eq!(get(&mut reader), None);
 }
 
+// The story of a stale read: a server is started anew and counts its CAS uniques anew. Another client stores a key, which
+// gets the unique that the copy has, and the server says that the copy is current.
+#[test]
+fn strict_does_not_take_a_new_server_for_the_one_that_the_copy_is_of() {
+    let url = server_that_is_started_anew();
+    let state = TempDir::new().expect("a temporary folder can be made");
+    let state = state.path().display().to_string();
+    let strict = ["-m", "16", "--cold-sharing", "strict", "--state", &state];
+    let server = Server::tiercache(&[&strict[..], &["--cold", &url]].concat());
+    let mut client = server.connect();
+    assert_eq!(get(&mut client).as_deref(), Some(&b"old"[..]));
+    for _ in 0..3 {
+        assert_eq!(get(&mut client).as_deref(), Some(&b"new"[..]));
+    }
+    // A copy of the new one, once it is there.
+    assert!(server.stats().number("hot_hits") > 0);
+}
+
+/// What a proxy sees of a server that ends after it has answered one `mg`, and comes back with another value of the same
+/// CAS unique.
+fn server_that_is_started_anew() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
+    let address = listener.local_addr().expect("it is bound");
+    // Ends with the test's process.
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let mut to = stream.try_clone().expect("a socket can be cloned");
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let words: Vec<&str> = line.split(' ').collect();
+                let opaque = words.iter().find(|word| word.starts_with('O'));
+                let opaque = opaque.copied().unwrap_or_default();
+                let is_read = words[0] == "mg" && words[1] == "k";
+                let reply = match (words[0], number) {
+                    ("mn", _) => String::from("MN\r\n"),
+                    ("version", _) => String::from("VERSION 1.6.45\r\n"),
+                    (_, 0) if is_read => format!("VA 3 kk f0 c7 t-1 {opaque}\r\nold\r\n"),
+                    _ if is_read && words.contains(&"C7") => {
+                        format!("HD kk f0 c7 t-1 {opaque}\r\n")
+                    }
+                    _ if is_read => format!("VA 3 kk f0 c7 t-1 {opaque}\r\nnew\r\n"),
+                    _ => continue,
+                };
+                if to.write_all(reply.as_bytes()).is_err() || (is_read && number == 0) {
+                    break;
+                }
+            }
+        }
+    });
+    format!("memcached://{address}")
+}
+
 #[test]
 fn a_copy_expires_with_its_item() {
     let pool = Pool::of_memcached(&[1]);
@@ -125,7 +179,12 @@ fn copies_go_with_a_flush() {
 #[test]
 fn a_pipeline_over_many_servers_is_answered_in_order() {
     let pool = Pool::of_memcached(&[1, 1, 1]);
-    for server in [pool.proxy(&[]), pool.near_cache(&[])] {
+    // A server that is busy with other tests is late, not gone.
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let file = folder.path().join("c.toml");
+    fs::write(&file, "[memcached]\nrequest_timeout = \"10s\"\n").expect("it can be written");
+    let patient = ["--config", &file.display().to_string()];
+    for server in [pool.proxy(&patient), pool.near_cache(&patient)] {
         let mut client = server.connect();
         let sets: String = (0..2000)
             .map(|n| format!("set key{n} 0 0 {}\r\nvalue{n}\r\n", 5 + n.to_string().len()))

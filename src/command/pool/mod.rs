@@ -10,6 +10,7 @@
 //! every reply is read and written anew. A server that does not answer makes reads misses and
 //! writes errors.
 
+mod migrate;
 mod read;
 mod relay;
 mod stats;
@@ -25,7 +26,7 @@ use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::request::{Form, MetaForm, Request};
 
 use super::late::{Hole, Late};
-use super::{Executor, Flow, Progress, Shared};
+use super::{Executor, Flow, For, Progress, Shared, Wait};
 use crate::clock::UnixSeconds;
 use crate::metrics::Counters;
 use crate::tier::{Copied, Copies, Fence, Local};
@@ -40,6 +41,8 @@ pub struct Upstream {
     pub copies: Option<Copies>,
     /// Who else writes to the pools.
     pub sharing: Sharing,
+    /// Seconds that an item lives whose time to live a pool does not tell.
+    pub unknown_ttl_s: u32,
 }
 
 /// A worker's way to the pools.
@@ -47,7 +50,23 @@ pub(super) struct Proxy {
     shared: Arc<Shared>,
     link: Link,
     local: RefCell<Local>,
-    members: RefCell<(u64, Arc<Members>)>,
+    counters: Arc<Counters>,
+    /// Counted for this thread, so that a look at them needs no atomic instruction.
+    members: RefCell<Rc<Known>>,
+}
+
+/// The pools as a worker knows them.
+struct Known {
+    generation: u64,
+    members: Arc<Members>,
+}
+
+impl std::ops::Deref for Known {
+    type Target = Members;
+
+    fn deref(&self) -> &Members {
+        &self.members
+    }
 }
 
 /// What a request over a pool needs to be answered.
@@ -75,10 +94,15 @@ impl Proxy {
     pub(super) fn new(shared: &Arc<Shared>, worker: usize) -> Option<Rc<Proxy>> {
         let upstream = shared.upstream.as_ref()?;
         let generation = upstream.pools.generation();
+        let local = shared.cache.local(worker);
         Some(Rc::new(Proxy {
             link: Link::new(shared.settings.item_size_max),
-            local: RefCell::new(shared.cache.local(worker)),
-            members: RefCell::new((generation, upstream.pools.members())),
+            counters: Arc::clone(&local.counters),
+            local: RefCell::new(local),
+            members: RefCell::new(Rc::new(Known {
+                generation,
+                members: upstream.pools.members(),
+            })),
             shared: Arc::clone(shared),
         }))
     }
@@ -97,23 +121,23 @@ impl Proxy {
         self.upstream().copies.as_ref()
     }
 
-    fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.local.borrow().counters)
-    }
-
     /// Notices when the pools have been replaced. Called once for all requests of a read batch.
     pub(super) fn refresh(&self) {
+        self.link.tick();
         let pools = &self.upstream().pools;
         let generation = pools.generation();
         let mut known = self.members.borrow_mut();
-        if known.0 != generation {
-            *known = (generation, pools.members());
-            self.link.keep_only(known.1.servers());
+        if known.generation != generation {
+            *known = Rc::new(Known {
+                generation,
+                members: pools.members(),
+            });
+            self.link.keep_only(known.servers());
         }
     }
 
     fn server(&self, key: &[u8]) -> Arc<Server> {
-        Arc::clone(self.members.borrow().1.server(key))
+        Arc::clone(self.members.borrow().server(key))
     }
 
     /// Whether the server compares a CAS unique for `mg`.
@@ -126,7 +150,7 @@ impl Proxy {
     }
 
     fn begin_write(&self, key: &[u8]) -> Option<Fence> {
-        let former = self.members.borrow().1.former_server(key).cloned();
+        let former = self.members.borrow().former_server(key).cloned();
         if let Some(server) = former {
             self.delete_at(&server, key, || {});
         }
@@ -165,6 +189,11 @@ impl Executor {
         };
         if late.is_full() {
             return Flow::Flush;
+        }
+        if !std::mem::replace(&mut progress.prepared, true)
+            && let Some(done) = proxy.before(request)
+        {
+            return Flow::Wait(Wait(For::Pool(done)));
         }
         match request {
             Request::Get(get) => return self.get_over_pool(proxy, get, progress, &late, out),

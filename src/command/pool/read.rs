@@ -1,11 +1,12 @@
 //! get gets gat gats mg over a pool: from a copy, else from the pool.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use tiercache_protocol::encode;
 use tiercache_protocol::encode_request;
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
+use tiercache_protocol::reply::{MetaFacts, MetaReply, MetaStatus, Reply};
 use tiercache_protocol::request::{
     BinaryForm, Delete, Form, Get, GetOne, Request, Retrieve, Returns,
 };
@@ -14,6 +15,7 @@ use super::super::detail::Event;
 use super::super::late::Late;
 use super::super::retrieve::{write_hit, write_packet, write_value};
 use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
+use super::migrate::is_lease;
 use super::relay::{self, Asked};
 use super::{Place, Proxy, exptime, form_for_pool};
 use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found, View};
@@ -24,8 +26,8 @@ use crate::upstream::{Failure, Outcome, Verdict, meta_form};
 const COPY_ANSWERS: &[u8] = b"bcfkOsv";
 
 /// A read that is on its way to the pool.
-struct Read {
-    key: Box<[u8]>,
+pub(super) struct Read {
+    pub(super) key: Box<[u8]>,
     key_base64: bool,
     value: bool,
     known_cas: Option<u64>,
@@ -36,14 +38,24 @@ struct Read {
     no_bump: bool,
     /// What the pool is asked for.
     returns: Returns,
-    answer_as: AnswerAs,
-    /// The CAS unique of the copy that the pool is asked to confirm.
-    copy_cas: Option<u64>,
+    pub(super) answer_as: AnswerAs,
+    /// The copy that the pool is asked to confirm.
+    copy: Option<CopyToConfirm>,
     /// Whether it was sent before, on a connection that was lost.
     again: bool,
+    /// Whether the pool that the key comes from was asked.
+    pub(super) looked_up_in_old: bool,
 }
 
-enum AnswerAs {
+/// A copy that is served if the pool says that it is current.
+#[derive(Debug, Clone, Copy)]
+struct CopyToConfirm {
+    cas: u64,
+    /// The [connections made](crate::upstream::Server::connections_made) to its server by then.
+    connections: u64,
+}
+
+pub(super) enum AnswerAs {
     Values { with_cas: bool },
     Packet(BinaryForm),
     Meta(Asked),
@@ -66,7 +78,7 @@ impl AnswerAs {
 
 impl Read {
     /// Whether it may change the item, or what others are told about it.
-    fn changes(&self) -> bool {
+    pub(super) fn changes(&self) -> bool {
         self.touch.is_some() || self.vivify.is_some() || self.recache.is_some()
     }
 
@@ -77,7 +89,7 @@ impl Read {
         Request::Retrieve(Retrieve {
             key: &self.key,
             value: self.value,
-            known_cas: self.copy_cas.or(self.known_cas),
+            known_cas: self.copy.map(|copy| copy.cas).or(self.known_cas),
             new_cas: self.new_cas,
             vivify: self.vivify,
             recache: self.recache,
@@ -89,24 +101,27 @@ impl Read {
 
     /// Whether a reply is about this key. One that was stored in base64 is told so, and is left to
     /// the opaque number.
-    fn is_about_key(&self, reply: &MetaReply<'_>) -> bool {
-        match reply.flags.token(b'k') {
-            Some(key) => *key == *self.key || reply.flags.token(b'b').is_some(),
-            None => true,
-        }
+    fn is_about_key(&self, facts: &MetaFacts<'_>) -> bool {
+        facts
+            .key
+            .is_none_or(|key| *key == *self.key || facts.key_base64)
     }
 
     /// The copy that may be kept of what the pool told.
-    fn copied<'v>(&self, reply: &MetaReply<'v>, now: u32) -> Option<Copied<'v>> {
-        let flags = reply.flags;
-        let special = [b'W', b'X', b'Z', b'b'];
-        if self.changes() || special.into_iter().any(|flag| flags.token(flag).is_some()) {
+    fn copied<'v>(
+        &self,
+        reply: &MetaReply<'v>,
+        facts: &MetaFacts<'_>,
+        now: u32,
+    ) -> Option<Copied<'v>> {
+        let special = facts.won || facts.stale || facts.won_by_another || facts.key_base64;
+        if self.changes() || special {
             return None;
         }
         Some(Copied {
-            flags: flags.client_flags()?,
-            cas: flags.cas()?,
-            exptime: exptime(flags.ttl()?, now),
+            flags: facts.client_flags?,
+            cas: facts.cas?,
+            exptime: exptime(facts.ttl?, now),
             value: reply.value?,
         })
     }
@@ -174,15 +189,19 @@ impl Executor {
         late: &Rc<Late>,
         out: &mut Vec<u8>,
     ) {
-        let mut copy_cas = None;
+        let mut copy = None;
         if touch.is_none() && proxy.copies().is_some() {
             if proxy.upstream().sharing == Sharing::Strict {
-                copy_cas = self.copy_cas(key);
+                // In this order: a connection that is made after it was looked up is noticed.
+                let connections = proxy.drop_copies_of_former_process(key);
+                copy = self
+                    .copy_cas(key)
+                    .map(|cas| CopyToConfirm { cas, connections });
             } else if self.get_copy(key, &answer_as, out) {
                 return;
             }
         }
-        proxy.get(key, answer_as, touch, copy_cas, Place::at(late, out.len()));
+        proxy.get(key, answer_as, touch, copy, Place::at(late, out.len()));
     }
 
     /// Answers a key from its copy; false if there is none.
@@ -286,7 +305,7 @@ impl Proxy {
         key: &[u8],
         answer_as: AnswerAs,
         touch: Option<Exptime>,
-        copy_cas: Option<u64>,
+        copy: Option<CopyToConfirm>,
         place: Place,
     ) {
         // The CAS unique is needed without a client asking for it: see `give_back`.
@@ -308,15 +327,16 @@ impl Proxy {
                 no_bump: false,
                 returns: form.returns,
                 answer_as,
-                copy_cas,
+                copy,
                 again: false,
+                looked_up_in_old: false,
             },
             place,
         );
     }
 
     pub(super) fn retrieve(self: &Rc<Proxy>, retrieve: &Retrieve<'_>, place: Place) {
-        self.counters().cmd_meta.bump();
+        self.counters.cmd_meta.bump();
         let wanted: &[u8] = match (self.copies().is_some(), retrieve.value) {
             (true, true) if is_plain(retrieve) => b"kfct",
             (_, true) => b"k",
@@ -336,20 +356,22 @@ impl Proxy {
                 no_bump: retrieve.no_bump,
                 returns: form.returns,
                 answer_as: AnswerAs::Meta(Asked::new(&retrieve.form)),
-                copy_cas: None,
+                copy: None,
                 again: false,
+                looked_up_in_old: false,
             },
             place,
         );
     }
 
-    fn read(self: &Rc<Proxy>, mut read: Read, place: Place) {
-        let server = self.server(&read.key);
-        if !read.changes() && server.missed_delete(&read.key) {
+    pub(super) fn read(self: &Rc<Proxy>, mut read: Read, place: Place) {
+        let members = Rc::clone(&self.members.borrow());
+        let server = members.server(&read.key);
+        if server.missed_delete(&read.key) {
             return self.miss(&read, place);
         }
-        if read.copy_cas.is_some() && !self.compares(&server) {
-            read.copy_cas = None;
+        if read.copy.is_some() && !self.compares(server) {
+            read.copy = None;
         }
         let fence = if read.changes() {
             self.begin_write(&read.key)
@@ -360,7 +382,7 @@ impl Proxy {
         let read = Rc::new(read);
         let sent = Rc::clone(&read);
         self.link.request(
-            &server,
+            server,
             move |out, opaque| encode_request(out, &sent.request(opaque)),
             Box::new(move |outcome| proxy.read_answered(read, fence, place, &outcome)),
         );
@@ -396,17 +418,30 @@ impl Proxy {
                 }
                 return Verdict::Fits;
             }
-            Outcome::Reply(Reply::Meta(reply)) if read.is_about_key(reply) => reply,
+            Outcome::Reply(Reply::Meta(reply)) => reply,
             Outcome::Reply(_) => {
                 self.miss(&read, place);
                 return Verdict::Garbled;
             }
         };
+        let facts = reply.flags.facts();
+        if !read.is_about_key(&facts) {
+            self.miss(&read, place);
+            return Verdict::Garbled;
+        }
+        let is_missing = reply.status == MetaStatus::Miss || is_lease(reply, &facts);
+        let (read, place) = match is_missing && self.members.borrow().is_migrating() {
+            true => match self.read_old(read, place) {
+                Ok(()) => return Verdict::Fits,
+                Err(given_back) => given_back,
+            },
+            false => (read, place),
+        };
         match reply.status {
-            MetaStatus::Value if read.value => self.hit(&read, fence, place, reply),
-            MetaStatus::Done if read.copy_cas.is_some() => self.confirmed(read, place),
+            MetaStatus::Value if read.value => self.hit(&read, fence, place, reply, &facts),
+            MetaStatus::Done if read.copy.is_some() => self.confirmed(read, place),
             MetaStatus::Done if matches!(read.answer_as, AnswerAs::Meta(_)) => {
-                self.hit(&read, fence, place, reply);
+                self.hit(&read, fence, place, reply, &facts);
             }
             MetaStatus::Miss => match &read.answer_as {
                 AnswerAs::Meta(asked) => {
@@ -427,28 +462,37 @@ impl Proxy {
         Verdict::Fits
     }
 
-    fn hit(&self, read: &Read, fence: Option<Fence>, place: Place, reply: &MetaReply<'_>) {
+    fn hit(
+        &self,
+        read: &Read,
+        fence: Option<Fence>,
+        place: Place,
+        reply: &MetaReply<'_>,
+        facts: &MetaFacts<'_>,
+    ) {
         self.count_read(read, Event::Hit);
-        if !matches!(read.answer_as, AnswerAs::Meta(_)) && reply.flags.token(b'W').is_some() {
-            self.give_back(&read.key, reply.flags.cas());
+        if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won {
+            self.give_back(&read.key, facts.cas);
         }
-        if let Some(copied) = read.copied(reply, self.now()) {
+        if fence.is_some()
+            && let Some(copied) = read.copied(reply, facts, self.now())
+        {
             self.end_read(&read.key, fence, &copied);
         }
         place.fill(|out| match &read.answer_as {
             AnswerAs::Meta(asked) => asked.relay(out, reply),
             AnswerAs::Values { with_cas } => {
                 let value = reply.value.unwrap_or_default();
-                let flags = reply.flags.client_flags().unwrap_or(0);
-                let cas = with_cas.then(|| reply.flags.cas().unwrap_or(0));
+                let flags = facts.client_flags.unwrap_or(0);
+                let cas = with_cas.then(|| facts.cas.unwrap_or(0));
                 encode::value_line(out, &read.key, flags, value.len(), cas);
                 out.extend_from_slice(value);
                 out.extend_from_slice(b"\r\n");
             }
             AnswerAs::Packet(form) => {
                 let value = reply.value.unwrap_or_default();
-                let flags = reply.flags.client_flags().unwrap_or(0);
-                let cas = reply.flags.cas().unwrap_or(0);
+                let flags = facts.client_flags.unwrap_or(0);
+                let cas = facts.cas.unwrap_or(0);
                 encode::binary_item_head(out, *form, &read.key, flags, cas, value.len());
                 out.extend_from_slice(value);
             }
@@ -457,7 +501,7 @@ impl Proxy {
 
     /// Gives back the right to recache a stale item, which a `get` has won unasked because it goes to
     /// the pool as `mg`: the item is marked again as it was, with its CAS unique.
-    fn give_back(&self, key: &[u8], cas: Option<u64>) {
+    pub(super) fn give_back(&self, key: &[u8], cas: Option<u64>) {
         self.link.request(
             &self.server(key),
             |out, opaque| {
@@ -477,15 +521,33 @@ impl Proxy {
         );
     }
 
-    /// Answers from the copy that the pool has confirmed, or asks for the value if the copy has gone.
+    /// Drops the copies of what a former process at the address of a key's server had. What a new
+    /// one says of their CAS uniques is about its own items. Tells the connections made so far.
+    fn drop_copies_of_former_process(&self, key: &[u8]) -> u64 {
+        let server = self.server(key);
+        let made = server.connections_made();
+        if server.copies_since.load(Acquire) < made {
+            if let Some(copies) = self.copies() {
+                copies.flush();
+            }
+            server.copies_since.fetch_max(made, AcqRel);
+        }
+        made
+    }
+
+    /// Answers from the copy that the pool has confirmed, or asks for the value if the copy has gone
+    /// or may be of a former process.
     fn confirmed(self: &Rc<Proxy>, read: Rc<Read>, place: Place) {
+        let made = self.server(&read.key).connections_made();
+        let copy = read.copy.filter(|copy| copy.connections == made);
         let mut answer = Vec::new();
         let found = self.shared.cache.read(
             &mut self.local.borrow_mut(),
             &mut Attempt::default(),
             &read.key,
             |view| {
-                (Some(view.facts().cas()) == read.copy_cas).then(|| {
+                let cas = view.facts().cas();
+                copy.is_some_and(|copy| copy.cas == cas).then(|| {
                     read.answer_as
                         .write_copy(&mut answer, &read.key, &view, true);
                 })
@@ -493,8 +555,7 @@ impl Proxy {
         );
         if is_hit(&found) {
             self.count_read(&read, Event::Hit);
-            let counters = self.counters();
-            counters.hot_hits.bump();
+            self.counters.hot_hits.bump();
             place.fill(|out| out.extend_from_slice(&answer));
         } else {
             let answer_as = match read.answer_as {
@@ -506,7 +567,7 @@ impl Proxy {
         }
     }
 
-    fn miss(&self, read: &Read, place: Place) {
+    pub(super) fn miss(&self, read: &Read, place: Place) {
         self.count_read(read, Event::Miss);
         place.fill(|out| match &read.answer_as {
             AnswerAs::Values { .. } => {}
@@ -515,8 +576,8 @@ impl Proxy {
         });
     }
 
-    fn count_read(&self, read: &Read, event: Event) {
-        let counters = self.counters();
+    pub(super) fn count_read(&self, read: &Read, event: Event) {
+        let counters = &*self.counters;
         counters.cmd_get.bump();
         if read.touch.is_some() {
             counters.cmd_touch.bump();
@@ -524,7 +585,7 @@ impl Proxy {
         match event {
             Event::Hit => {
                 counters.get_hits.bump();
-                if read.copy_cas.is_none() {
+                if read.copy.is_none() {
                     counters.cold_hits.bump();
                 }
                 if read.touch.is_some() {

@@ -9,7 +9,7 @@ use crate::upstream::{LATENCY_US, Server};
 
 impl Proxy {
     pub(in super::super) fn stats(&self, rows: &mut Statistics<'_>) {
-        for server in self.members.borrow().1.servers() {
+        for server in self.members.borrow().servers() {
             server_stats(server, rows);
         }
     }

@@ -15,13 +15,17 @@ use tiercache_protocol::request::{
 };
 
 use super::super::detail::Event;
+use super::super::late::Late;
 use super::relay::{self, Asked};
 use super::{Place, Proxy, failed, form_for_pool};
 use crate::tier::Copied;
-use crate::upstream::{Outcome, Server, Verdict, encode_delete, meta_form};
+use crate::upstream::{Failure, Outcome, Server, Verdict, encode_delete, meta_form};
 
 /// A stored value up to this size is kept until the pool has taken it, and then as a copy.
 const COPIED_VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// Seconds by which two clocks of whole seconds may differ about a delayed flush.
+const FLUSH_SLACK_SECONDS: u32 = 2;
 
 /// How the client is answered.
 enum AnswerAs {
@@ -84,7 +88,7 @@ impl AnswerAs {
 }
 
 fn garbled(out: &mut Vec<u8>, form: &Form<'_>) -> Verdict {
-    failed(out, form, crate::upstream::Failure::Lost);
+    failed(out, form, Failure::Lost);
     Verdict::Garbled
 }
 
@@ -113,12 +117,17 @@ fn cas(outcome: &Outcome<'_>) -> Option<u64> {
 
 impl Proxy {
     pub(super) fn store(self: &Rc<Proxy>, store: &Store<'_>, place: Place) {
-        let counters = self.counters();
+        let counters = &*self.counters;
         counters.cmd_set.bump();
         self.shared.detail.count(store.key, Event::Set);
         let answer_as = AnswerAs::new(&store.form);
         if answer_as.is_meta() {
             counters.cmd_meta.bump();
+        }
+        let asks_for_old =
+            store.compare.is_some() || !matches!(store.mode, StoreMode::Set | StoreMode::Add);
+        if asks_for_old && self.server(store.key).missed_delete(store.key) {
+            return behind(place, &answer_as);
         }
         let key: Box<[u8]> = store.key.into();
         // What the pool has then is known if it is what the client sent.
@@ -158,6 +167,7 @@ impl Proxy {
                     }),
                     _ => None,
                 };
+                let counters = &*proxy.counters;
                 proxy.end_write(&key, fence, taken.as_ref());
                 match status {
                     Some(MetaStatus::Done) => counters.total_items.bump(),
@@ -189,7 +199,7 @@ impl Proxy {
     }
 
     pub(super) fn delete(self: &Rc<Proxy>, delete: &Delete<'_>, place: Place) {
-        let counters = self.counters();
+        let counters = &*self.counters;
         self.shared.detail.count(delete.key, Event::Delete);
         let answer_as = AnswerAs::new(&delete.form);
         if answer_as.is_meta() {
@@ -216,6 +226,7 @@ impl Proxy {
                 if deliver_later && matches!(outcome, Outcome::Failed(_)) {
                     server.keep_delete(&key);
                 }
+                let counters = &*proxy.counters;
                 proxy.end_write(&key, fence, None);
                 match status(&outcome) {
                     Some(MetaStatus::Done) => counters.delete_hits.bump(),
@@ -235,12 +246,25 @@ impl Proxy {
         );
     }
 
-    /// Deletes a key whose new value was refused, without an answer.
-    pub(in super::super) fn delete_quietly(self: &Rc<Proxy>, key: &[u8]) {
+    /// Deletes a key whose new value was refused. The refusal, which comes behind an empty hole at `at`,
+    /// waits for that.
+    pub(in super::super) fn delete_refused(
+        self: &Rc<Proxy>,
+        key: &[u8],
+        late: &Rc<Late>,
+        at: usize,
+    ) {
+        let old = self.members.borrow().old_server(key).cloned();
+        if let Some(old) = old {
+            let place = Place::at(late, at);
+            self.delete_at(&old, key, move || place.fill(|_| {}));
+        }
         let fence = self.begin_write(key);
         let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        let place = Place::at(late, at);
         self.delete_at(&self.server(key), key, move || {
             proxy.end_write(&kept, fence, None);
+            place.fill(|_| {});
         });
     }
 
@@ -257,20 +281,32 @@ impl Proxy {
             server,
             |out, opaque| encode_delete(out, key, opaque),
             Box::new(move |outcome| {
-                if matches!(outcome, Outcome::Failed(_)) {
-                    asked_server.keep_delete(&kept);
-                }
+                let verdict = match &outcome {
+                    Outcome::Reply(Reply::Meta(reply))
+                        if matches!(reply.status, MetaStatus::Done | MetaStatus::NotFound) =>
+                    {
+                        Verdict::Fits
+                    }
+                    Outcome::Reply(Reply::Meta(_)) => Verdict::Garbled,
+                    Outcome::Reply(_) | Outcome::Failed(_) => {
+                        asked_server.keep_delete(&kept);
+                        Verdict::Fits
+                    }
+                };
                 done();
-                Verdict::Fits
+                verdict
             }),
         );
     }
 
     pub(super) fn arithmetic(self: &Rc<Proxy>, request: &Arithmetic<'_>, place: Place) {
-        let counters = self.counters();
+        let counters = &*self.counters;
         let answer_as = AnswerAs::new(&request.form);
         if answer_as.is_meta() {
             counters.cmd_meta.bump();
+        }
+        if self.server(request.key).missed_delete(request.key) {
+            return behind(place, &answer_as);
         }
         let decrement = request.decrement;
         let key: Box<[u8]> = request.key.into();
@@ -288,6 +324,7 @@ impl Proxy {
                 encode_request(out, &Request::Arithmetic(Arithmetic { form, ..*request }));
             },
             Box::new(move |outcome| {
+                let counters = &*proxy.counters;
                 proxy.end_write(&key, fence, None);
                 match (status(&outcome), decrement) {
                     (Some(MetaStatus::Value | MetaStatus::Done), false) => {
@@ -325,9 +362,12 @@ impl Proxy {
     }
 
     pub(super) fn touch(self: &Rc<Proxy>, touch: &Touch<'_>, place: Place) {
-        let counters = self.counters();
+        let counters = &*self.counters;
         counters.cmd_touch.bump();
         let answer_as = AnswerAs::new(&touch.form);
+        if self.server(touch.key).missed_delete(touch.key) {
+            return behind(place, &answer_as);
+        }
         let key: Box<[u8]> = touch.key.into();
         let fence = self.begin_write(&key);
         let proxy = Rc::clone(self);
@@ -357,6 +397,7 @@ impl Proxy {
                 encode_request(out, &request);
             },
             Box::new(move |outcome| {
+                let counters = &*proxy.counters;
                 proxy.end_write(&key, fence, None);
                 let reply = match (&outcome, status(&outcome)) {
                     (Outcome::Reply(Reply::Touched), _) | (_, Some(MetaStatus::Done)) => {
@@ -389,7 +430,7 @@ impl Proxy {
     }
 
     pub(super) fn inspect(self: &Rc<Proxy>, inspect: &Inspect<'_>, place: Place) {
-        self.counters().cmd_meta.bump();
+        self.counters.cmd_meta.bump();
         self.link.request(
             &self.server(inspect.key),
             |out, _| encode_request(out, &Request::Inspect(inspect.clone())),
@@ -417,6 +458,20 @@ impl Proxy {
         );
     }
 
+    /// How many seconds late a server may carry out a delayed flush: it hears of it late, and its clock and ours count
+    /// whole seconds.
+    fn flush_late_s(&self) -> u32 {
+        let members = self.members.borrow();
+        let slowest = members
+            .servers()
+            .iter()
+            .map(|server| server.request_seconds_max());
+        slowest
+            .max()
+            .unwrap_or(0)
+            .saturating_add(FLUSH_SLACK_SECONDS)
+    }
+
     /// Flushes all servers; the answer comes with the last of theirs.
     pub(super) fn flush_all(self: &Rc<Proxy>, delay: Exptime, form: &Form<'_>, place: Place) {
         let form = AnswerAs::new(form).form();
@@ -425,10 +480,10 @@ impl Proxy {
             if at_once {
                 copies.flush();
             } else {
-                self.shared.cache.flush(Some(delay.resolve(self.now())));
+                copies.flush_at(delay.resolve(self.now()), self.flush_late_s());
             }
         }
-        let members = Arc::clone(&self.members.borrow().1);
+        let members = Rc::clone(&self.members.borrow());
         let waiting = Rc::new(Cell::new(members.servers().len()));
         let failures = Rc::new(Cell::new(None));
         let place = Rc::new(Cell::new(Some(place)));
@@ -481,6 +536,12 @@ impl Proxy {
             );
         }
     }
+}
+
+/// Answers a command that depends on what the server has under the key, which the client deleted.
+fn behind(place: Place, answer_as: &AnswerAs) {
+    let form = answer_as.form();
+    place.fill(|out| failed(out, &form, Failure::Down));
 }
 
 /// Fills the place of an answer.
