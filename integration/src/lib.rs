@@ -7,6 +7,7 @@ pub mod binary;
 pub mod checker;
 pub mod churn;
 pub mod client;
+pub mod faulty;
 pub mod history;
 pub mod load;
 #[cfg(feature = "mongodb")]

@@ -2,6 +2,11 @@
 //! gets another's value, waits for long or reads what was deleted.
 
 mod faults;
+mod fleet;
+mod load;
+mod migration;
+mod outage;
+mod shared;
 mod sharing;
 
 use std::time::Duration;
