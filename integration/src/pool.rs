@@ -56,6 +56,20 @@ impl Pool {
         self.tiercache(&[&["--hot", self.url().as_str()], arguments].concat())
     }
 
+    /// A tiercache that keeps nothing, and for which a server that is busy with other tests is late, not gone.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn patient_proxy(&self) -> Server {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let file = folder.path().join("c.toml");
+        let patient = "[memcached]\nrequest_timeout = \"10s\"\nconnect_timeout = \"10s\"\n";
+        std::fs::write(&file, patient).expect("it can be written");
+        let server = self.proxy(&["--config", &file.display().to_string()]);
+        self.states.borrow_mut().push(folder);
+        server
+    }
+
     /// A tiercache with copies in hot.
     ///
     /// # Panics

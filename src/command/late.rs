@@ -10,6 +10,8 @@ use std::task::{Poll, Waker};
 
 /// Holes of one connection. A request that would make more waits until these are filled.
 const HOLES_MAX: usize = 256;
+/// Holes of a connection of which nobody knows yet how large its answers are.
+const HOLES_AT_FIRST: usize = 32;
 /// Bytes in filled holes after which further requests wait.
 const FILLED_BYTES_SOFT_MAX: usize = 1 << 20;
 
@@ -17,8 +19,11 @@ const FILLED_BYTES_SOFT_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Late(RefCell<Holes>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Holes {
+    /// Holes that may be made before they are filled: as many as the answers so far, were they all as
+    /// large as the largest of the last ones, fit within [`FILLED_BYTES_SOFT_MAX`].
+    limit: usize,
     /// Where each hole is in the answers, and which part of `filled` belongs there.
     holes: Vec<(usize, Range<usize>)>,
     filled: Vec<u8>,
@@ -30,6 +35,18 @@ struct Holes {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Hole(usize);
+
+impl Default for Holes {
+    fn default() -> Holes {
+        Holes {
+            limit: HOLES_AT_FIRST,
+            holes: Vec::new(),
+            filled: Vec::new(),
+            open: 0,
+            waker: None,
+        }
+    }
+}
 
 impl Late {
     /// Makes a hole at byte `at` of the answers, which grow only behind it from now on.
@@ -57,7 +74,7 @@ impl Late {
     /// Whether the holes have to be settled before further ones are made.
     pub fn is_full(&self) -> bool {
         let holes = self.0.borrow();
-        holes.holes.len() >= HOLES_MAX || holes.filled.len() >= FILLED_BYTES_SOFT_MAX
+        holes.holes.len() >= holes.limit || holes.filled.len() >= FILLED_BYTES_SOFT_MAX
     }
 
     /// Whether there are holes, filled or not.
@@ -99,6 +116,9 @@ impl Holes {
             whole.extend_from_slice(&answers[done..]);
             *answers = whole;
         }
+        let largest = self.holes.iter().map(|(_, part)| part.len()).max();
+        let fitting = FILLED_BYTES_SOFT_MAX / largest.unwrap_or(0).max(1);
+        self.limit = fitting.clamp(1, HOLES_MAX).min(self.limit * 2);
         self.holes.clear();
         self.filled.clear();
         if self.filled.capacity() > FILLED_BYTES_SOFT_MAX {
@@ -124,5 +144,32 @@ mod tests {
         late.0.borrow_mut().put_into(&mut answers);
         assert_eq!(answers, b"abcde");
         assert!(!late.has_holes());
+    }
+
+    // A pipeline of gets of large values is not asked for at once: all answers would be held at the same time.
+    #[test]
+    fn the_larger_the_answers_the_fewer_are_under_way() {
+        let late = Late::default();
+        let under_way = |bytes: usize| {
+            let mut holes = Vec::new();
+            while !late.is_full() {
+                holes.push(late.make_hole(0));
+            }
+            let count = holes.len();
+            for hole in holes {
+                late.fill(hole, |out| out.resize(out.len() + bytes, 0));
+            }
+            late.0.borrow_mut().put_into(&mut Vec::new());
+            count
+        };
+        let small: Vec<usize> = (0..5).map(|_| under_way(100)).collect();
+        assert_eq!(small, [32, 64, 128, 256, 256]);
+        let large: Vec<usize> = (0..4).map(|_| under_way(256 << 10)).collect();
+        assert_eq!(large, [256, 4, 4, 4]);
+        assert_eq!(under_way(4 << 20), 4);
+        assert_eq!(
+            (under_way(4 << 20), under_way(100), under_way(100)),
+            (1, 1, 2)
+        );
     }
 }

@@ -69,6 +69,13 @@ impl std::ops::Deref for Known {
     }
 }
 
+/// A read or write of a pool that is under way, and the generation of the pools that it went to.
+#[derive(Debug, Clone, Copy)]
+struct Guard {
+    fence: Fence,
+    generation: u64,
+}
+
 /// What a request over a pool needs to be answered.
 struct Place {
     late: Rc<Late>,
@@ -133,6 +140,12 @@ impl Proxy {
                 members: pools.members(),
             });
             self.link.keep_only(known.servers());
+            // The CAS uniques of a key's new server say nothing about a copy of its former one.
+            if let Some(copies) = self.copies()
+                && self.upstream().sharing == Sharing::Strict
+            {
+                copies.flush();
+            }
         }
     }
 
@@ -145,29 +158,48 @@ impl Proxy {
         self.link.connection(server).dialect() == Some(Dialect::MetaCompare)
     }
 
-    fn begin_read(&self, key: &[u8]) -> Option<Fence> {
-        self.copies().map(|copies| copies.begin_read(key))
+    fn begin_read(&self, key: &[u8]) -> Option<Guard> {
+        let fence = self.copies()?.begin_read(key);
+        Some(self.guard(fence))
     }
 
-    fn begin_write(&self, key: &[u8]) -> Option<Fence> {
+    fn begin_write(&self, key: &[u8]) -> Option<Guard> {
         let former = self.members.borrow().former_server(key).cloned();
         if let Some(server) = former {
             self.delete_at(&server, key, || {});
         }
-        let copies = self.copies()?;
-        Some(copies.begin_write(&mut self.local.borrow_mut(), key))
+        let fence = self
+            .copies()?
+            .begin_write(&mut self.local.borrow_mut(), key);
+        Some(self.guard(fence))
     }
 
-    fn end_read(&self, key: &[u8], fence: Option<Fence>, copied: &Copied<'_>) {
-        if let (Some(copies), Some(fence)) = (self.copies(), fence) {
-            copies.end_read(&mut self.local.borrow_mut(), key, fence, copied);
+    fn guard(&self, fence: Fence) -> Guard {
+        Guard {
+            fence,
+            generation: self.members.borrow().generation,
         }
     }
 
-    fn end_write(&self, key: &[u8], fence: Option<Fence>, taken: Option<&Copied<'_>>) {
-        if let (Some(copies), Some(fence)) = (self.copies(), fence) {
-            copies.end_write(&mut self.local.borrow_mut(), key, fence, taken);
+    fn end_read(&self, key: &[u8], guard: Option<Guard>, copied: &Copied<'_>) {
+        if let (Some(copies), Some(guard)) = (self.copies(), guard)
+            && self.stands(&guard)
+        {
+            copies.end_read(&mut self.local.borrow_mut(), key, guard.fence, copied);
         }
+    }
+
+    fn end_write(&self, key: &[u8], guard: Option<Guard>, taken: Option<&Copied<'_>>) {
+        if let (Some(copies), Some(guard)) = (self.copies(), guard) {
+            let taken = taken.filter(|_| self.stands(&guard));
+            copies.end_write(&mut self.local.borrow_mut(), key, guard.fence, taken);
+        }
+    }
+
+    /// Whether the pools are those that the request went to: another worker may have written to a
+    /// key's new server while this one still asked its former one.
+    fn stands(&self, guard: &Guard) -> bool {
+        self.upstream().pools.generation() == guard.generation
     }
 
     fn now(&self) -> UnixSeconds {

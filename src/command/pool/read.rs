@@ -17,8 +17,8 @@ use super::super::retrieve::{write_hit, write_packet, write_value};
 use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
 use super::migrate::is_lease;
 use super::relay::{self, Asked};
-use super::{Place, Proxy, exptime, form_for_pool};
-use crate::tier::{Attempt, Copied, Fence, Lookup, Outcome as Found, View};
+use super::{Guard, Place, Proxy, exptime, form_for_pool};
+use crate::tier::{Attempt, Copied, Lookup, Outcome as Found, View};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Failure, Outcome, Verdict, meta_form};
 
@@ -373,7 +373,7 @@ impl Proxy {
         if read.copy.is_some() && !self.compares(server) {
             read.copy = None;
         }
-        let fence = if read.changes() {
+        let guard = if read.changes() {
             self.begin_write(&read.key)
         } else {
             self.begin_read(&read.key)
@@ -384,19 +384,19 @@ impl Proxy {
         self.link.request(
             server,
             move |out, opaque| encode_request(out, &sent.request(opaque)),
-            Box::new(move |outcome| proxy.read_answered(read, fence, place, &outcome)),
+            Box::new(move |outcome| proxy.read_answered(read, guard, place, &outcome)),
         );
     }
 
     fn read_answered(
         self: &Rc<Proxy>,
         read: Rc<Read>,
-        fence: Option<Fence>,
+        guard: Option<Guard>,
         place: Place,
         outcome: &Outcome<'_>,
     ) -> Verdict {
         if read.changes() {
-            self.end_write(&read.key, fence, None);
+            self.end_write(&read.key, guard, None);
         }
         let reply = match outcome {
             Outcome::Failed(Failure::Lost) if !read.again && !read.changes() => {
@@ -438,10 +438,10 @@ impl Proxy {
             false => (read, place),
         };
         match reply.status {
-            MetaStatus::Value if read.value => self.hit(&read, fence, place, reply, &facts),
+            MetaStatus::Value if read.value => self.hit(&read, guard, place, reply, &facts),
             MetaStatus::Done if read.copy.is_some() => self.confirmed(read, place),
             MetaStatus::Done if matches!(read.answer_as, AnswerAs::Meta(_)) => {
-                self.hit(&read, fence, place, reply, &facts);
+                self.hit(&read, guard, place, reply, &facts);
             }
             MetaStatus::Miss => match &read.answer_as {
                 AnswerAs::Meta(asked) => {
@@ -465,7 +465,7 @@ impl Proxy {
     fn hit(
         &self,
         read: &Read,
-        fence: Option<Fence>,
+        guard: Option<Guard>,
         place: Place,
         reply: &MetaReply<'_>,
         facts: &MetaFacts<'_>,
@@ -474,10 +474,10 @@ impl Proxy {
         if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won {
             self.give_back(&read.key, facts.cas);
         }
-        if fence.is_some()
+        if guard.is_some()
             && let Some(copied) = read.copied(reply, facts, self.now())
         {
-            self.end_read(&read.key, fence, &copied);
+            self.end_read(&read.key, guard, &copied);
         }
         place.fill(|out| match &read.answer_as {
             AnswerAs::Meta(asked) => asked.relay(out, reply),

@@ -141,7 +141,7 @@ impl Proxy {
         let value: Option<Box<[u8]>> = whole.then(|| store.value.into());
         let (flags, exptime) = (store.flags, store.exptime.resolve(self.now()));
         let compares = store.compare.is_some();
-        let fence = self.begin_write(&key);
+        let guard = self.begin_write(&key);
         let proxy = Rc::clone(self);
         let is_packet = matches!(store.form, Form::Binary(_));
         let wanted: &[u8] = if whole || is_packet { b"c" } else { b"" };
@@ -168,7 +168,7 @@ impl Proxy {
                     _ => None,
                 };
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, fence, taken.as_ref());
+                proxy.end_write(&key, guard, taken.as_ref());
                 match status {
                     Some(MetaStatus::Done) => counters.total_items.bump(),
                     Some(MetaStatus::Exists) => counters.cas_badval.bump(),
@@ -210,7 +210,7 @@ impl Proxy {
         let asked_server = Arc::clone(&server);
         // One that fails is delivered later, unless it depends on what the pool had then.
         let deliver_later = delete.compare.is_none();
-        let fence = self.begin_write(&key);
+        let guard = self.begin_write(&key);
         let proxy = Rc::clone(self);
         self.link.request(
             &asked_server,
@@ -227,7 +227,7 @@ impl Proxy {
                     server.keep_delete(&key);
                 }
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, fence, None);
+                proxy.end_write(&key, guard, None);
                 match status(&outcome) {
                     Some(MetaStatus::Done) => counters.delete_hits.bump(),
                     _ => counters.delete_misses.bump(),
@@ -259,11 +259,11 @@ impl Proxy {
             let place = Place::at(late, at);
             self.delete_at(&old, key, move || place.fill(|_| {}));
         }
-        let fence = self.begin_write(key);
+        let guard = self.begin_write(key);
         let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
         let place = Place::at(late, at);
         self.delete_at(&self.server(key), key, move || {
-            proxy.end_write(&kept, fence, None);
+            proxy.end_write(&kept, guard, None);
             place.fill(|_| {});
         });
     }
@@ -310,7 +310,7 @@ impl Proxy {
         }
         let decrement = request.decrement;
         let key: Box<[u8]> = request.key.into();
-        let fence = self.begin_write(&key);
+        let guard = self.begin_write(&key);
         let proxy = Rc::clone(self);
         self.link.request(
             &self.server(request.key),
@@ -325,7 +325,7 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, fence, None);
+                proxy.end_write(&key, guard, None);
                 match (status(&outcome), decrement) {
                     (Some(MetaStatus::Value | MetaStatus::Done), false) => {
                         counters.incr_hits.bump();
@@ -369,7 +369,7 @@ impl Proxy {
             return behind(place, &answer_as);
         }
         let key: Box<[u8]> = touch.key.into();
-        let fence = self.begin_write(&key);
+        let guard = self.begin_write(&key);
         let proxy = Rc::clone(self);
         // A key that cannot stand on a text line and an answer with flags and CAS unique need the meta
         // command, which counts as a fetch too.
@@ -398,7 +398,7 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, fence, None);
+                proxy.end_write(&key, guard, None);
                 let reply = match (&outcome, status(&outcome)) {
                     (Outcome::Reply(Reply::Touched), _) | (_, Some(MetaStatus::Done)) => {
                         let flags = match &outcome {
