@@ -166,7 +166,7 @@ pub struct Flags {
     /// How long a stop may take to move RAM to dry; a second signal exits at once [default: 20s]
     #[arg(long, value_name = "TIME", help_heading = "Tiers")]
     pub drain_timeout: Option<Span>,
-    /// Which items leave RAM first: fifo [default: fifo]
+    /// Which items leave RAM first: balanced, density, frequency or fifo [default: balanced]
     #[arg(long, value_name = "NAME", help_heading = "Tiers", value_parser = parse_policy)]
     pub policy: Option<Policy>,
     /// Where records about dried items are kept: sled or off [default: sled]

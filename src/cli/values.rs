@@ -79,7 +79,10 @@ pub(super) fn parse_checksums(text: &str) -> Result<Checksums, String> {
 pub(super) fn parse_policy(text: &str) -> Result<Policy, String> {
     match text {
         "fifo" => Ok(Policy::Fifo),
-        _ => Err("expected fifo".to_owned()),
+        "frequency" => Ok(Policy::Frequency),
+        "balanced" => Ok(Policy::Balanced),
+        "density" => Ok(Policy::Density),
+        _ => Err("expected fifo, frequency, balanced or density".to_owned()),
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Segment {
     used_words: AtomicU32,
     /// Orders segments by the age of their items, lowest first.
     sequence: AtomicU64,
+    /// What the owner of the segments orders them by.
+    rank: AtomicU64,
     opened: AtomicU32,
 }
 
@@ -128,6 +130,7 @@ impl Segment {
             span: AtomicU32::new(1),
             used_words: AtomicU32::new(0),
             sequence: AtomicU64::new(0),
+            rank: AtomicU64::new(0),
             opened: AtomicU32::new(0),
         }
     }
@@ -159,6 +162,16 @@ impl Segment {
     /// Its place in the order of age.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// What was stored as its rank since it was opened; 0 at first.
+    pub fn rank(&self) -> u64 {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    /// Stores a rank.
+    pub fn set_rank(&self, rank: u64) {
+        self.rank.store(rank, Ordering::Relaxed);
     }
 
     /// Words of its live items.
@@ -321,6 +334,7 @@ impl Arena {
         segment.dried.store(0, Ordering::Relaxed);
         segment.span.store(span, Ordering::Relaxed);
         segment.used_words.store(0, Ordering::Relaxed);
+        segment.set_rank(0);
         segment.opened.store(now, Ordering::Relaxed);
         segment.sequence.store(
             self.sequence.fetch_add(1, Ordering::Relaxed),

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::config::{DryAhead, Evict, TierConfig};
+use super::config::{DryAhead, Evict, Policy, TierConfig};
 use super::fetch::Fetcher;
 use super::ghost::Ghost;
 use super::index::{Index, KeyHash};
@@ -70,6 +70,8 @@ pub struct Cache {
     pub(super) mover: Mutex<Mover>,
     pub(super) fetcher: Fetcher,
     pub(super) ghost: Ghost,
+    /// The clock of RAM: see [`policy::worth`].
+    pub(super) floor: AtomicU64,
     /// The limit of `-m`, as `cache_memlimit` may change it.
     pub(super) memory_limit: AtomicUsize,
     next_version: AtomicU64,
@@ -235,6 +237,7 @@ impl Cache {
             mover: Mutex::default(),
             fetcher: Fetcher::default(),
             ghost: Ghost::new(limit as usize, config.hot_size.0 as f64 / limit as f64),
+            floor: AtomicU64::new(0),
             memory_limit: AtomicUsize::new(limit as usize),
             next_version: AtomicU64::new(first_version),
             reserved_version: AtomicU64::new(0),
@@ -375,11 +378,18 @@ impl Cache {
         self.ghost.hot_share()
     }
 
-    /// A key that was not in RAM comes (back).
+    /// A key that was not in RAM comes (back); answers the hits that it begins with.
     #[inline]
-    pub(super) fn arrives(&self, hash: KeyHash, words: usize) {
-        let share = (words * 8) as f64 / self.memory_limit.load(Relaxed).max(1) as f64;
-        self.ghost.returns(hash, share);
+    pub(super) fn arrives(&self, hash: KeyHash, words: usize) -> u8 {
+        let share = match self.config.policy {
+            Policy::Fifo => (words * 8) as f64 / self.memory_limit.load(Relaxed).max(1) as f64,
+            // Worth decides who leaves, so there is no border to move.
+            _ => 0.0,
+        };
+        let known = self.ghost.returns(hash, share);
+        known.map_or(0, |hits| {
+            policy::worth::returning_hits(self.config.policy, hits)
+        })
     }
 
     /// Whether items may be dropped for room.

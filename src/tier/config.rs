@@ -20,7 +20,7 @@ pub struct TierConfig {
     pub item_size_max: ByteSize,
     /// Whether a full cache makes room by dropping items; `-M` answers an error instead. Default on.
     pub evict: Evict,
-    /// Which items leave first. Default FIFO with reinsertion.
+    /// Which items leave first. Default balanced.
     pub policy: Policy,
     /// How fast sealed RAM segments are dried before they have to leave. Default 32 MiB/s.
     pub dry_ahead: DryAhead,
@@ -53,7 +53,7 @@ impl Default for TierConfig {
             cold_ttl: Span::hours(24),
             item_size_max: ByteSize::mib(1),
             evict: Evict::Yes,
-            policy: Policy::Fifo,
+            policy: Policy::Balanced,
             dry_ahead: DryAhead::Rate(ByteSize::mib(32)),
             dry_wait: Span::ms(20),
             dry_deadline: Span::ms(500),
@@ -86,6 +86,12 @@ pub enum Evict {
 pub enum Policy {
     /// Oldest segment first; items with hits are reinserted or demoted, the others leave.
     Fifo,
+    /// Those with the fewest hits for the time they were not used.
+    Frequency,
+    /// The same per square root of size: more hits in all, at little cost in bytes that hit.
+    Balanced,
+    /// The same per byte: the most hits, because large items leave first.
+    Density,
 }
 
 /// Drying of RAM segments in the background; written `off` or as bytes per second.

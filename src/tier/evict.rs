@@ -5,9 +5,12 @@
 
 use super::cache::Cache;
 use super::cache::Patience;
+use super::config::Policy;
 use super::index::KeyHash;
 use super::mover::Mover;
+use super::policy::worth::Measure;
 use super::policy::{self, Fate, Pressure};
+use super::ripe::due_of;
 use super::slot::{Location, Slot, Tier};
 use crate::dry::{Append, NewRecord};
 use crate::entry::{Marks, NEVER};
@@ -52,12 +55,15 @@ impl Cache {
             return Evicted::Nothing;
         };
         let compact = matches!(victim, Victim::Compact(_));
-        let (Victim::Compact(number) | Victim::Evict(number)) = victim;
+        let (Victim::Compact(number) | Victim::Evict(number) | Victim::Ripe(number, _)) = victim;
         if !compact && !self.may_evict() && !self.dry_takes() {
             return Evicted::Nothing;
         }
         if !self.arena.claim(number) {
             return Evicted::Room;
+        }
+        if let Victim::Ripe(_, floor) = victim {
+            self.raise_floor(floor);
         }
         let end = self.empty_segment(mover, number, compact, patience);
         self.arena.unclaim(number);
@@ -110,6 +116,11 @@ impl Cache {
         if let Some((_, number)) = deadest.filter(|_| mover.pressure() == Pressure::Normal) {
             return Some(Victim::Compact(number));
         }
+        if self.config.policy != Policy::Fifo {
+            return self
+                .choose_ripe()
+                .map(|(number, floor)| Victim::Ripe(number, floor));
+        }
         let [hot, cold] = [SegmentKind::Hot as usize, SegmentKind::Cold as usize];
         let (first, second) = match policy::victim(used[hot], used[cold], self.hot_share()) {
             SegmentKind::Hot => (hot, cold),
@@ -128,6 +139,7 @@ impl Cache {
         patience: Patience,
     ) -> Evicted {
         let kind = self.arena.segment(number).kind();
+        let measure = self.measure();
         let mut key = [0; 255];
         for (address, item) in self.arena.items(number) {
             let Some(live) = self.live_in(address, item, &mut key, kind) else {
@@ -136,7 +148,7 @@ impl Cache {
             let moved = if compact {
                 self.keep(mover, &live, kind, live.slot.hits, Some(number), patience)
             } else {
-                match policy::fate(kind, live.slot.hits, mover.pressure()) {
+                match self.fate(&live, kind, &measure, mover.pressure()) {
                     Fate::Keep(kind, hits) => self.keep(mover, &live, kind, hits, None, patience),
                     Fate::Leave => self.leave(&live, patience),
                 }
@@ -145,8 +157,27 @@ impl Cache {
                 return Evicted::Busy;
             }
         }
-        mover.visited(self.arena.segment_words());
+        let segment_words = self.arena.segment_words();
+        let usual = policy::kept_words_usual(self.config.policy, segment_words);
+        mover.visited(segment_words, usual);
         Evicted::Room
+    }
+
+    fn fate(
+        &self,
+        live: &Live<'_>,
+        kind: SegmentKind,
+        measure: &Measure,
+        pressure: Pressure,
+    ) -> Fate {
+        let hits = live.slot.hits;
+        match self.config.policy {
+            Policy::Fifo => policy::fifo_fate(kind, hits, pressure),
+            _ => {
+                let due = due_of(live.slot, live.item, measure);
+                policy::worth_fate(due, measure.floor, hits, pressure)
+            }
+        }
     }
 
     /// Visits a segment whose items have been in its tier for the residence time.
@@ -333,7 +364,7 @@ impl Cache {
 
     fn count_evicted(&self, live: &Live<'_>) {
         let kind = self.arena.segment(live.address.segment).kind();
-        self.ghost.departs(live.hash, kind);
+        self.ghost.departs(live.hash, kind, live.slot.hits);
         let engine = &self.metrics.engine;
         engine.evictions.add_shared(1);
         if live.slot.location.tier() == Tier::Hot {
@@ -480,4 +511,6 @@ enum Victim {
     Compact(u32),
     /// The oldest.
     Evict(u32),
+    /// The one that is ripe first; the floor moves there.
+    Ripe(u32, u64),
 }

@@ -5,16 +5,23 @@
 //! border between the two a little, weighted by how rare its kind is. Scans and loops so end with a
 //! small hot tier, recency-bound loads with a large one.
 //!
-//! Direct-mapped: an entry is a fingerprint, the tier and the count of departures at the time, and a
-//! newer departure simply takes its place. An entry counts for as many departures as RAM has items.
+//! An item that returns is also told how many hits it had.
+//!
+//! Direct-mapped: an entry is a fingerprint, the tier, the hits and the count of departures at the
+//! time, and a newer departure simply takes its place. An entry counts for as many departures as RAM has items.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::index::KeyHash;
+use super::slot::HITS_MAX;
 use crate::ram::SegmentKind;
 
 /// One entry per this many bytes of RAM: 8 bytes in 2048.
 const BYTES_PER_ENTRY: usize = 2048;
+/// Bits of an entry that count departures; above them are the hits.
+const COUNT_BITS: u32 = 28;
+const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
+const _: () = assert!(HITS_MAX as u32 == u32::MAX >> COUNT_BITS);
 /// Bounds of hot's share of RAM, in parts of [`WHOLE`].
 const SHARE_MIN: u32 = WHOLE / 50;
 const SHARE_MAX: u32 = WHOLE / 100 * 95;
@@ -66,8 +73,13 @@ impl Ghost {
             .store(u32::try_from(items).unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// An item leaves RAM from a tier.
-    pub(super) fn departs(&self, hash: KeyHash, kind: SegmentKind) {
+    /// How many items RAM holds, as far as was noted.
+    pub(super) fn items(&self) -> u32 {
+        self.window.load(Relaxed)
+    }
+
+    /// An item with so many hits leaves RAM from a tier.
+    pub(super) fn departs(&self, hash: KeyHash, kind: SegmentKind, hits: u8) {
         let count = self.departures.fetch_add(1, Relaxed);
         let from = &self.from[kind as usize];
         if from.fetch_add(1, Relaxed) > 1 << 16 {
@@ -75,16 +87,19 @@ impl Ghost {
                 from.store(from.load(Relaxed) / 2, Relaxed);
             }
         }
-        let entry = u64::from(fingerprint(hash, kind)) << 32 | u64::from(count);
+        let entry = u64::from(fingerprint(hash, kind)) << 32
+            | u64::from(hits) << COUNT_BITS
+            | u64::from(count & COUNT_MASK);
         self.entry(hash).store(entry, Relaxed);
     }
 
-    /// An item of `share` of RAM is stored that was not there: moves the border if it left lately.
-    pub(super) fn returns(&self, hash: KeyHash, share: f64) {
+    /// An item of `share` of RAM is stored that was not there: moves the border if it left lately,
+    /// and tells its hits.
+    pub(super) fn returns(&self, hash: KeyHash, share: f64) -> Option<u8> {
         let entry = self.entry(hash).load(Relaxed);
-        let age = self.departures.load(Relaxed).wrapping_sub(entry as u32);
+        let age = self.departures.load(Relaxed).wrapping_sub(entry as u32) & COUNT_MASK;
         if entry == 0 || age > self.window.load(Relaxed) {
-            return;
+            return None;
         }
         let [hot, cold] =
             [&self.from[0], &self.from[1]].map(|from| f64::from(from.load(Relaxed).max(1)));
@@ -94,7 +109,7 @@ impl Ghost {
         } else if found == fingerprint(hash, SegmentKind::Cold) {
             -(hot / cold).clamp(1.0, WEIGHT_MAX)
         } else {
-            return;
+            return None;
         };
         self.entry(hash).store(0, Relaxed);
         let change = (change * STEP * share * f64::from(WHOLE)) as i64;
@@ -102,6 +117,7 @@ impl Ghost {
         let share = share.clamp(i64::from(SHARE_MIN), i64::from(SHARE_MAX));
         // Racing returns may overwrite each other: the border is an estimate anyway.
         self.hot_share.store(share as u32, Relaxed);
+        Some((entry as u32 >> COUNT_BITS) as u8)
     }
 
     fn entry(&self, hash: KeyHash) -> &AtomicU64 {
@@ -122,25 +138,25 @@ mod tests {
         KeyHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    // What comes back to where it left moves the border; strangers and old acquaintances do not.
+    // What comes back to where it left moves the border and is known; strangers and old acquaintances do not.
     #[test]
     fn returns_move_the_border() {
         let ghost = Ghost::new(1 << 20, 0.5);
         ghost.set_items(10);
-        ghost.departs(hash(1), SegmentKind::Hot);
-        ghost.returns(hash(2), 0.01);
+        ghost.departs(hash(1), SegmentKind::Hot, 5);
+        assert_eq!(ghost.returns(hash(2), 0.01), None);
         assert_eq!(ghost.hot_share(), 0.5);
-        ghost.returns(hash(1), 0.01);
+        assert_eq!(ghost.returns(hash(1), 0.01), Some(5));
         let larger = ghost.hot_share();
         assert!(larger > 0.505);
-        ghost.departs(hash(3), SegmentKind::Cold);
+        ghost.departs(hash(3), SegmentKind::Cold, 5);
         ghost.returns(hash(3), 0.01);
         assert!(ghost.hot_share() < larger);
 
         let before = ghost.hot_share();
-        ghost.departs(hash(4), SegmentKind::Hot);
+        ghost.departs(hash(4), SegmentKind::Hot, 5);
         for number in 100..200 {
-            ghost.departs(hash(number), SegmentKind::Cold);
+            ghost.departs(hash(number), SegmentKind::Cold, 5);
         }
         ghost.returns(hash(4), 0.01);
         assert_eq!(ghost.hot_share(), before);
@@ -150,12 +166,12 @@ mod tests {
     fn the_share_keeps_its_bounds() {
         let ghost = Ghost::new(1 << 20, 0.5);
         for number in 0..1000 {
-            ghost.departs(hash(number), SegmentKind::Hot);
+            ghost.departs(hash(number), SegmentKind::Hot, 5);
             ghost.returns(hash(number), 0.1);
         }
         assert!(ghost.hot_share() <= 0.951);
         for number in 0..1000 {
-            ghost.departs(hash(number), SegmentKind::Cold);
+            ghost.departs(hash(number), SegmentKind::Cold, 5);
             ghost.returns(hash(number), 0.1);
         }
         assert!(ghost.hot_share() >= 0.019);

@@ -30,6 +30,7 @@ mod operate;
 mod policy;
 mod promote;
 mod recover;
+mod ripe;
 mod slot;
 mod stats;
 mod table;

@@ -49,9 +49,9 @@ impl Mover {
         self.kept_words += words;
     }
 
-    /// Notes that one segment was visited.
-    pub(super) fn visited(&mut self, segment_words: usize) {
-        self.kept_words = self.kept_words.saturating_sub(segment_words / 8);
+    /// Notes that one segment was visited; to keep so much of it is usual.
+    pub(super) fn visited(&mut self, segment_words: usize, usual_words: usize) {
+        self.kept_words = self.kept_words.saturating_sub(usual_words);
         self.pressure = self.kept_words > KEPT_SEGMENTS_MAX * segment_words;
         if self.pressure {
             self.kept_words = 0;

@@ -108,7 +108,7 @@ impl Cache {
                     };
                     let result = match serve(view) {
                         Some(served) => {
-                            touch_item(&mut shard, place, slot, item, now);
+                            touch_item(&mut shard, place, slot, item, now, self.stamp());
                             Lookup::Hit(served)
                         }
                         None => Lookup::Declined,
@@ -238,12 +238,13 @@ impl Cache {
                         let changed = Slot { exptime, ..slot };
                         shard.replace(place, slot, changed);
                         if change.access {
-                            touch_item(&mut shard, place, changed, item, now);
+                            touch_item(&mut shard, place, changed, item, now, self.stamp());
                         }
                     }
                     return Outcome::Done { result, cas: 0 };
                 }
                 Decision::Store(result, new) => {
+                    let present_hits = present.map(|(_, slot, _)| slot.hits);
                     let present = present.map(|(_, _, item)| item);
                     let value_len = new.value.len(present.map_or(0, |item| item.value_bytes()));
                     let mut facts = Facts {
@@ -266,9 +267,10 @@ impl Cache {
                     if let Some(blocked) = self.kill_below(&mut shard, hash, found.dry) {
                         return Outcome::Blocked(blocked);
                     }
-                    if present.is_none() {
-                        self.arrives(hash, needed);
-                    }
+                    let hits = match present_hits {
+                        Some(hits) => hits,
+                        None => self.arrives(hash, needed),
+                    };
                     facts.version = self.next_version();
                     return match self.install(
                         head,
@@ -290,10 +292,8 @@ impl Cache {
                                 push_present(writer, present);
                             }
                         },
-                        found.ram.map(|(_, slot)| Slot {
-                            hits: present.map_or(0, |_| slot.hits),
-                            ..slot
-                        }),
+                        found.ram.map(|(_, slot)| slot),
+                        hits,
                     ) {
                         Ok(()) => Outcome::Done {
                             result,
@@ -320,6 +320,7 @@ impl Cache {
         words: usize,
         push_value: impl FnOnce(&mut crate::words::Writer<'_>),
         old: Option<Slot>,
+        hits: u8,
     ) -> std::io::Result<()> {
         let appended = self.append(head, words);
         let mut writer = item::write_item(
@@ -334,7 +335,8 @@ impl Cache {
             tag: hash.tag(),
             exptime: facts.exptime,
             location: Location::ram(appended.kind, appended.address),
-            hits: old.map_or(0, |old| old.hits),
+            hits,
+            stamp: self.stamp(),
         };
         let placed = match old.and_then(|old| shard.at_location(hash.tag(), old.location)) {
             Some((place, old)) => {
@@ -428,15 +430,23 @@ fn push_present(writer: &mut crate::words::Writer<'_>, present: Option<Item<'_>>
     }
 }
 
-/// Counts an access: hits in the slot, time and the fetched mark in the item.
+/// Counts an access: hits and stamp in the slot, time and the fetched mark in the item.
 #[inline]
-fn touch_item(shard: &mut Shard, place: usize, slot: Slot, item: Item<'_>, now: UnixSeconds) {
-    if slot.hits < HITS_MAX {
+fn touch_item(
+    shard: &mut Shard,
+    place: usize,
+    slot: Slot,
+    item: Item<'_>,
+    now: UnixSeconds,
+    stamp: u16,
+) {
+    if slot.hits < HITS_MAX || slot.stamp != stamp {
         shard.replace(
             place,
             slot,
             Slot {
-                hits: slot.hits + 1,
+                hits: (slot.hits + 1).min(HITS_MAX),
+                stamp,
                 ..slot
             },
         );

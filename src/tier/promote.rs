@@ -126,7 +126,7 @@ impl Cache {
                 let push = |to: &mut crate::words::Writer<'_>| to.push(value);
                 let (value_len, shard) = (value.len(), &mut shard);
                 let _ = self.install(
-                    &mut head, shard, hash, key, facts, value_len, words, push, old,
+                    &mut head, shard, hash, key, facts, value_len, words, push, old, 0,
                 );
             }
             return Ok(Fetched::Killed);
@@ -137,7 +137,7 @@ impl Cache {
         if self.find(&shard, hash, key).ram.is_some() {
             return Ok(Fetched::Up);
         }
-        self.arrives(hash, words);
+        let hits = self.arrives(hash, words);
         // Remembered for the day its segment is reclaimed.
         shard.replace(
             place,
@@ -164,6 +164,7 @@ impl Cache {
             words,
             |to| to.push(value),
             None,
+            hits,
         ) {
             Ok(()) => {
                 self.metrics.engine.promotions.add_shared(1);

@@ -90,6 +90,7 @@ impl Cache {
             exptime: row.exptime,
             location,
             hits: 0,
+            stamp: 0,
         };
         if shard.insert(slot).is_err() {
             dry.kill(row.place);

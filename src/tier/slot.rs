@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! first word     tag (high 32) | exptime (32)
-//! second word    0 1 tag (low 7) hits (2) cold (1) -(13) segment (22) word (17)       in RAM
+//! second word    0 1 tag (low 7) cold (1) hits (4) stamp (11) segment (22) word (17)  in RAM
 //!                1 hit (1) tag (low 7) size class (4) segment (28) offset / 8 (23)     in dry
 //! ```
-//! A zero second word is an empty slot. The second word without its tag and hit bits is the item's
+//! A zero second word is an empty slot. The second word without its tag, hits and stamp is the item's
 //! *location*: whoever moves an item may install the result only if the location is unchanged.
 
+use super::policy::worth::STAMP_BITS;
 use crate::clock::UnixSeconds;
 use crate::dry::Place;
 use crate::fault;
@@ -45,14 +46,16 @@ impl From<SegmentKind> for Tier {
 }
 
 /// Most hits that a slot in RAM counts; one in dry counts one.
-pub const HITS_MAX: u8 = 3;
+pub const HITS_MAX: u8 = 15;
 
 const DRY: u64 = 1 << 63;
 const DRY_HIT: u64 = 1 << 62;
 const RAM: u64 = 1 << 62;
-const RAM_HITS_SHIFT: u32 = 53;
-const RAM_HITS: u64 = 3 << RAM_HITS_SHIFT;
-const RAM_COLD: u64 = 1 << 52;
+const RAM_COLD: u64 = 1 << 54;
+const RAM_HITS_SHIFT: u32 = 50;
+const RAM_HITS: u64 = (HITS_MAX as u64) << RAM_HITS_SHIFT;
+const RAM_STAMP_SHIFT: u32 = Address::SEGMENT_BITS + Address::WORD_BITS;
+const RAM_STAMP: u64 = ((1 << STAMP_BITS) - 1) << RAM_STAMP_SHIFT;
 const TAG_SHIFT: u32 = 55;
 const TAG: u64 = ((1 << Tag::LOW_BITS) - 1) << TAG_SHIFT;
 const SIZE_CLASS_SHIFT: u32 = 51;
@@ -157,6 +160,8 @@ pub struct Slot {
     pub location: Location,
     /// How often it was hit since it came to its tier, at most [`HITS_MAX`] (in dry: 1).
     pub hits: u8,
+    /// When it was last stored or hit, as [`worth`](super::policy::worth) tells time; 0 in dry.
+    pub stamp: u16,
 }
 
 impl Slot {
@@ -165,28 +170,35 @@ impl Slot {
     pub(super) fn to_words(self) -> [u64; 2] {
         let first = u64::from(self.tag.high()) << 32 | u64::from(self.exptime);
         let low = self.tag.0 << TAG_SHIFT & TAG;
-        let hits = match (self.location.is_dry(), self.hits) {
+        let used = match (self.location.is_dry(), self.hits) {
             (true, 0) => 0,
             (true, _) => DRY_HIT,
-            (false, hits) => u64::from(hits) << RAM_HITS_SHIFT,
+            (false, hits) => {
+                u64::from(hits) << RAM_HITS_SHIFT | u64::from(self.stamp) << RAM_STAMP_SHIFT
+            }
         };
-        [first, self.location.0 | low | hits]
+        [first, self.location.0 | low | used]
     }
 
     /// The slot in two words, the second of which is not zero.
     #[inline]
     pub(super) fn from_words(words: [u64; 2]) -> Slot {
         let [first, second] = words;
-        let (hits_mask, hits) = if second & DRY != 0 {
-            (DRY_HIT, (second & DRY_HIT != 0) as u8)
+        let (used_mask, hits, stamp) = if second & DRY != 0 {
+            (DRY_HIT, (second & DRY_HIT != 0) as u8, 0)
         } else {
-            (RAM_HITS, (second >> RAM_HITS_SHIFT & 3) as u8)
+            (
+                RAM_HITS | RAM_STAMP,
+                ((second & RAM_HITS) >> RAM_HITS_SHIFT) as u8,
+                ((second & RAM_STAMP) >> RAM_STAMP_SHIFT) as u16,
+            )
         };
         Slot {
             tag: Tag((first >> 32) << Tag::LOW_BITS | (second & TAG) >> TAG_SHIFT),
             exptime: first as u32,
-            location: Location(second & !(hits_mask | TAG)),
+            location: Location(second & !(used_mask | TAG)),
             hits,
+            stamp,
         }
     }
 }
@@ -222,6 +234,7 @@ mod tests {
                         exptime: u32::MAX,
                         location,
                         hits,
+                        stamp: (1 << STAMP_BITS) - 1 - u16::from(hits),
                     };
                     assert_eq!(Slot::from_words(slot.to_words()), slot);
                 }
@@ -238,6 +251,7 @@ mod tests {
                     exptime: 7,
                     location,
                     hits,
+                    stamp: 0,
                 };
                 assert_eq!(Slot::from_words(slot.to_words()), slot);
             }

@@ -267,6 +267,7 @@ mod tests {
             exptime: 0,
             location,
             hits: 0,
+            stamp: 0,
         }
     }
 
