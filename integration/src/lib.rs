@@ -17,11 +17,13 @@ pub mod pool;
 mod prepared;
 pub mod process;
 pub mod random;
+pub mod replay;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod server;
 pub mod sweep;
 pub mod tiers;
+pub mod trace;
 pub mod twemproxy;
 pub mod value;
 pub mod workload;
