@@ -18,13 +18,13 @@ use crate::config::layer::{
     Server, Tls, Tracking,
 };
 use crate::dry::Checksums;
-use crate::tier::config::{DryAhead, Policy};
+use crate::tier::config::{Admission, DryAhead, Policy};
 use crate::tracking::Backend;
 use crate::units::{ByteSize, Span};
 use crate::upstream::config::Sharing;
 use values::{
-    DryPlace, parse_checksums, parse_durability, parse_megabytes, parse_policy, parse_switch,
-    parse_udp_port,
+    DryPlace, parse_admission, parse_checksums, parse_durability, parse_megabytes, parse_policy,
+    parse_switch, parse_udp_port,
 };
 
 pub use unbuilt::UnbuiltFlags;
@@ -157,6 +157,9 @@ pub struct Flags {
     /// Memory for the index of dry [default: a tenth of the RAM limit, at least 32m]
     #[arg(long, value_name = "SIZE", help_heading = "Tiers")]
     pub dry_index: Option<ByteSize>,
+    /// Which items that leave RAM are dried: all, seen-twice or tinylfu [default: all]
+    #[arg(long, value_name = "NAME", help_heading = "Tiers", value_parser = parse_admission)]
+    pub dry_admission: Option<Admission>,
     /// Bytes per second dried before they have to leave RAM, or off [default: 32m]
     #[arg(long, value_name = "RATE", help_heading = "Tiers")]
     pub dry_ahead: Option<DryAhead>,
@@ -390,6 +393,7 @@ impl Flags {
                 wait: self.dry_wait,
                 deadline: self.dry_deadline,
                 index: self.dry_index,
+                admission: self.dry_admission,
                 ahead: self.dry_ahead,
                 reset: on(self.dry_reset),
                 drain_timeout: self.drain_timeout,

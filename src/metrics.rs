@@ -173,6 +173,8 @@ counters! {
         expired_unfetched,
         /// Items that left RAM before any client fetched them.
         evicted_unfetched,
+        /// Items that left RAM and that dry did not admit.
+        demote_dropped_admission,
         /// Demotions given up: the write queue of dry was full.
         demote_dropped_busy,
         /// Demotions given up: the remote store was behind and the spool full.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::layer::DryBackend;
 use crate::dry::Checksums;
-use crate::tier::config::Policy;
+use crate::tier::config::{Admission, Policy};
 use crate::units::{ByteSize, UnitError};
 
 /// What `--dry` names.
@@ -73,6 +73,15 @@ pub(super) fn parse_checksums(text: &str) -> Result<Checksums, String> {
         "when_supported" => Ok(Checksums::WhenSupported),
         "when_required" => Ok(Checksums::WhenRequired),
         _ => Err("expected when_supported or when_required".to_owned()),
+    }
+}
+
+pub(super) fn parse_admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "all" => Ok(Admission::All),
+        "seen-twice" => Ok(Admission::SeenTwice),
+        "tinylfu" => Ok(Admission::TinyLfu),
+        _ => Err("expected all, seen-twice or tinylfu".to_owned()),
     }
 }
 

@@ -173,6 +173,7 @@ impl Executor {
             ("evictions_lost", engine.evictions_lost),
             ("promotions", engine.promotions),
             ("demotions", engine.demotions),
+            ("demote_dropped_admission", engine.demote_dropped_admission),
             ("demote_dropped_busy", engine.demote_dropped_busy),
             ("demote_dropped_behind", engine.demote_dropped_behind),
             ("demote_dropped_paused", engine.demote_dropped_paused),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tiercache_protocol::Syntax;
 
 use crate::dry::{Checksums, Durability};
-use crate::tier::config::{DryAhead, Policy};
+use crate::tier::config::{Admission, DryAhead, Policy};
 use crate::tls::{ClientCertificate, KeyFormat, MinVersion};
 use crate::tracking;
 use crate::units::{ByteSize, Span};
@@ -107,6 +107,8 @@ section! {
         deadline: Span,
         /// Bytes of index slots.
         index: ByteSize,
+        /// Which items are dried.
+        admission: Admission,
         /// `off` or bytes per second.
         ahead: DryAhead,
         /// Begin with an empty tier.

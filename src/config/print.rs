@@ -72,6 +72,7 @@ pub(super) fn to_layer(config: &Config) -> Layer {
             wait: Some(tier.dry_wait),
             deadline: Some(tier.dry_deadline),
             index: Some(tier.dry_index),
+            admission: Some(tier.dry_admission),
             ahead: Some(tier.dry_ahead),
             drain_timeout: Some(tier.drain_timeout),
             spool: far.map(|dry| dry.folder.clone()),

@@ -140,6 +140,7 @@ fn tier(
             Evict::No
         },
         policy: memory.policy.unwrap_or(defaults.policy),
+        dry_admission: dry.admission.unwrap_or(defaults.dry_admission),
         dry_ahead: dry.ahead.unwrap_or(defaults.dry_ahead),
         dry_wait: dry.wait.unwrap_or(defaults.dry_wait),
         dry_deadline: dry.deadline.unwrap_or(match dry.backend {

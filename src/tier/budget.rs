@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cache::{Cache, MOVER_RESERVE, NoRoom, Patience};
 use super::evict::Evicted;
+use super::sketch::Sketch;
 use crate::ram::SegmentKind;
 
 /// The mover begins to make room when fewer segments than this share of all are free.
@@ -29,10 +30,11 @@ impl Cache {
         // starve the items that are there.
         let charge_max = INDEX_BYTES_MIN.max(ram_items as usize * SLOT_BYTES_MAX);
         let index_bytes = (usage.bytes - usage.dry_bytes()).min(charge_max);
+        let sketch_bytes = self.sketch.as_ref().map_or(0, Sketch::bytes);
         self.arena.set_limit_bytes(
             self.memory_limit
                 .load(Relaxed)
-                .saturating_sub(index_bytes + self.ghost.bytes()),
+                .saturating_sub(index_bytes + self.ghost.bytes() + sketch_bytes),
         );
     }
 

@@ -5,12 +5,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::config::{DryAhead, Evict, Policy, TierConfig};
+use super::config::{Admission, DryAhead, Evict, Policy, TierConfig};
 use super::fetch::Fetcher;
 use super::ghost::Ghost;
 use super::index::{Index, KeyHash};
 use super::mover::Mover;
 use super::policy;
+use super::sketch::Sketch;
 use crate::clock::Clock;
 use crate::dry::{Dry, Durability, Place};
 use crate::entry::HashSeed;
@@ -70,6 +71,8 @@ pub struct Cache {
     pub(super) mover: Mutex<Mover>,
     pub(super) fetcher: Fetcher,
     pub(super) ghost: Ghost,
+    /// Uses of keys, where dry's admission asks for them.
+    pub(super) sketch: Option<Sketch>,
     /// The clock of RAM: see [`policy::worth`].
     pub(super) floor: AtomicU64,
     /// The limit of `-m`, as `cache_memlimit` may change it.
@@ -237,6 +240,8 @@ impl Cache {
             mover: Mutex::default(),
             fetcher: Fetcher::default(),
             ghost: Ghost::new(limit as usize, config.hot_size.0 as f64 / limit as f64),
+            sketch: (config.dry_admission == Admission::TinyLfu && dry.is_some())
+                .then(|| Sketch::new(limit as usize)),
             floor: AtomicU64::new(0),
             memory_limit: AtomicUsize::new(limit as usize),
             next_version: AtomicU64::new(first_version),

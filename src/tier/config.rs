@@ -22,6 +22,8 @@ pub struct TierConfig {
     pub evict: Evict,
     /// Which items leave first. Default balanced.
     pub policy: Policy,
+    /// Which items that leave RAM go to dry. Default all.
+    pub dry_admission: Admission,
     /// How fast sealed RAM segments are dried before they have to leave. Default 32 MiB/s.
     pub dry_ahead: DryAhead,
     /// How long a store that needs room waits for the dry tier's queue. Default 20 ms.
@@ -54,6 +56,7 @@ impl Default for TierConfig {
             item_size_max: ByteSize::mib(1),
             evict: Evict::Yes,
             policy: Policy::Balanced,
+            dry_admission: Admission::All,
             dry_ahead: DryAhead::Rate(ByteSize::mib(32)),
             dry_wait: Span::ms(20),
             dry_deadline: Span::ms(500),
@@ -92,6 +95,19 @@ pub enum Policy {
     Balanced,
     /// The same per byte: the most hits, because large items leave first.
     Density,
+}
+
+/// Which items that leave RAM go to dry; the others are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// All.
+    All,
+    /// Those that were hit, or came back soon after they had left.
+    #[serde(rename = "seen-twice")]
+    SeenTwice,
+    /// Those that are used more than what dry gives up for them.
+    TinyLfu,
 }
 
 /// Drying of RAM segments in the background; written `off` or as bytes per second.

@@ -8,9 +8,11 @@ use super::cache::Patience;
 use super::config::Policy;
 use super::index::KeyHash;
 use super::mover::Mover;
+use super::policy::admission::{Candidate, admits};
 use super::policy::worth::Measure;
 use super::policy::{self, Fate, Pressure};
 use super::ripe::due_of;
+use super::sketch::Sketch;
 use super::slot::{Location, Slot, Tier};
 use crate::dry::{Append, NewRecord};
 use crate::entry::{Marks, NEVER};
@@ -322,6 +324,8 @@ impl Cache {
         let engine = &self.metrics.engine;
         let lost: Option<&Count> = if live.clean {
             None
+        } else if self.dry.is_some() && !self.dry_admits(live) {
+            Some(&engine.demote_dropped_admission)
         } else {
             match self.dry_item(live, Copy::Move) {
                 Append::Done(_) => {
@@ -365,6 +369,9 @@ impl Cache {
     fn count_evicted(&self, live: &Live<'_>) {
         let kind = self.arena.segment(live.address.segment).kind();
         self.ghost.departs(live.hash, kind, live.slot.hits);
+        if let Some(sketch) = &self.sketch {
+            sketch.add(live.hash, live.slot.hits + 1);
+        }
         let engine = &self.metrics.engine;
         engine.evictions.add_shared(1);
         if live.slot.location.tier() == Tier::Hot {
@@ -376,6 +383,18 @@ impl Cache {
         if !live.item.marks().has(Marks::FETCHED) {
             engine.evicted_unfetched.add_shared(1);
         }
+    }
+
+    /// Whether an item is worth a place in dry. With `-M` nothing is dropped, so all are.
+    fn dry_admits(&self, live: &Live<'_>) -> bool {
+        let uses = |sketch: &Sketch| (sketch.uses(live.hash), sketch.rival_uses());
+        let (uses, rival_uses) = self.sketch.as_ref().map_or((0, 0.0), uses);
+        let candidate = Candidate {
+            hits: live.slot.hits,
+            uses: u32::from(uses) + u32::from(live.slot.hits) + 1,
+            rival_uses,
+        };
+        !self.may_evict() || admits(self.config.dry_admission, candidate)
     }
 
     /// Appends an item to dry and points the index at it: in place of the slot in RAM, or beside it.
@@ -462,9 +481,9 @@ impl Cache {
         }));
     }
 
-    /// Copies a claimed segment's items to dry; they stay in RAM as clean. Answers the bytes
-    /// copied, and whether all were offered.
-    pub(super) fn dry_segment(&self, number: u32) -> (u64, bool) {
+    /// Copies a claimed segment's items to dry, all or those that it admits; they stay in RAM as
+    /// clean. Answers the bytes copied, and whether all were offered.
+    pub(super) fn dry_segment(&self, number: u32, offered: Offered) -> (u64, bool) {
         let kind = self.arena.segment(number).kind();
         let mut key = [0; 255];
         let mut copied = 0;
@@ -472,6 +491,7 @@ impl Cache {
             let Some(live) = self
                 .live_in(address, item, &mut key, kind)
                 .filter(|live| !live.clean)
+                .filter(|live| offered == Offered::All || self.dry_admits(live))
             else {
                 continue;
             };
@@ -495,6 +515,15 @@ impl Cache {
 enum Copy {
     Move,
     Keep,
+}
+
+/// Which items of a segment are dried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// All: what is not dried now is lost.
+    All,
+    /// Those that dry admits.
+    Admitted,
 }
 
 /// Where an item went that watchers are told of.

@@ -31,6 +31,7 @@ mod policy;
 mod promote;
 mod recover;
 mod ripe;
+mod sketch;
 mod slot;
 mod stats;
 mod table;

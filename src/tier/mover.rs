@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::cache::{Cache, Patience};
-use super::evict::Evicted;
+use super::evict::{Evicted, Offered};
 use super::policy::{KEPT_SEGMENTS_MAX, Pressure};
 use crate::clock::UnixSeconds;
 use crate::fault::Point;
@@ -221,7 +221,7 @@ impl Cache {
             if self.arena.available() < self.low_water() || !self.arena.claim(number) {
                 return;
             }
-            let (copied, complete) = self.dry_segment(number);
+            let (copied, complete) = self.dry_segment(number, Offered::Admitted);
             if complete {
                 self.arena.segment(number).set_dried();
             }
@@ -265,7 +265,7 @@ impl Cache {
                 continue;
             }
             loop {
-                let (copied, complete) = self.dry_segment(number);
+                let (copied, complete) = self.dry_segment(number, Offered::All);
                 report.copied_bytes += copied;
                 if complete {
                     break;

@@ -5,6 +5,7 @@
 //! Items that were never hit leave hot for good (to dry, where there is one); items that were hit
 //! move to cold, and stay there as long as they are hit between two visits.
 
+pub mod admission;
 pub mod worth;
 
 use super::config::Policy;

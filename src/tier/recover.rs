@@ -136,6 +136,9 @@ impl Cache {
         {
             return;
         }
+        if let (Some(sketch), Reason::Size | Reason::Index) = (&self.sketch, leaving.reason) {
+            sketch.given_up(hash);
+        }
         let mut shard = self.index.lock(hash);
         if let Some((place, slot)) = shard.at_location(hash.tag(), location) {
             shard.remove(place, slot);

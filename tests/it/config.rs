@@ -77,7 +77,7 @@ fn the_example_has_every_option() {
 #[test]
 fn the_printed_configuration_reads_back() {
     let full = "[memory]\nlimit = \"64m\"\nevict = false\n[dry]\npath = \"d\"\nsegment_size = \"2m\"\n\
-                ahead = \"off\"\ndurability = \"power\"\n[server]\nlisten = [\"127.0.0.1\", \"[::1]:5\"]\n\
+                ahead = \"off\"\nadmission = \"seen-twice\"\ndurability = \"power\"\n[server]\nlisten = [\"127.0.0.1\", \"[::1]:5\"]\n\
                 idle_timeout = \"90s\"\nhardened = true\nkeys_per_get_max = 7\nprefix_delimiter = \"/\"\n[tracking]\nrows = false\n";
     let s3 = "[dry]\nbackend = \"s3\"\nspool = \"d\"\nspool_size = \"64m\"\noptional = true\n[s3]\nbucket = \"b\"\n\
               prefix = \"p/q\"\nendpoint = \"http://h:1\"\npath_style = true\nchecksums = \"when_required\"\n";
