@@ -1,22 +1,30 @@
 //! Any packets of a client and of an upstream: no panic, the same however they are split, and requests
-//! are decoded to themselves once they are written anew.
+//! are decoded to themselves once they are written anew. The last byte says how they are split.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tiercache_protocol_fuzz::session::{check_round_trips, play, play_packets};
+use tiercache_protocol_fuzz::arriving::Pieces;
+use tiercache_protocol_fuzz::lockstep::{check_packets, check_requests, check_rewritten};
 
-fuzz_target!(|input: (u8, &[u8])| {
-    let (seed, bytes) = input;
-    let size = usize::from(seed) + 2;
-    // The first byte makes it binary.
-    let requests = [&[0x80], bytes].concat();
-    let whole = play([&requests[..]]);
-    assert_eq!(play(requests.chunks(1)), whole);
-    assert_eq!(play(requests.chunks(size)), whole);
-    check_round_trips(&whole.0);
-    let replies = [&[0x81], bytes].concat();
-    let whole = play_packets(&replies, replies.len());
-    assert_eq!(play_packets(&replies, 1), whole);
-    assert_eq!(play_packets(&replies, size), whole);
+fuzz_target!(|input: &[u8]| {
+    let Some((last, bytes)) = input.split_last() else {
+        return;
+    };
+    let pieces = Pieces::Of(usize::from(*last) + 2);
+    let mut packets = bytes.to_vec();
+    // The first byte makes it binary, that of a request or that of an answer.
+    set_first(&mut packets, 0x80);
+    check_requests(&packets, Pieces::Of(1));
+    check_requests(&packets, pieces);
+    check_rewritten(&packets, &mut Vec::new());
+    set_first(&mut packets, 0x81);
+    check_packets(&packets, Pieces::Of(1));
+    check_packets(&packets, pieces);
 });
+
+fn set_first(packets: &mut [u8], magic: u8) {
+    if let Some(first) = packets.first_mut() {
+        *first = magic;
+    }
+}

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tiercache_protocol_fuzz::session::play_replies;
+use tiercache_protocol_fuzz::arriving::Pieces;
+use tiercache_protocol_fuzz::lockstep::check_replies;
 
 fuzz_target!(|input: &[u8]| {
-    let whole = play_replies(input, input.len().max(1));
-    assert_eq!(play_replies(input, 1), whole);
-    assert_eq!(play_replies(input, 7), whole);
+    check_replies(input, Pieces::Of(1));
+    check_replies(input, Pieces::Of(7));
 });

@@ -1,16 +1,24 @@
-//! However the input is split, the same is yielded.
+//! However the requests of a client are split, the same is yielded. The last byte says how.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tiercache_protocol_fuzz::session::play;
+use tiercache_protocol_fuzz::arriving::Pieces;
+use tiercache_protocol_fuzz::lockstep::check_requests;
 
-fuzz_target!(|input: (u8, &[u8])| {
-    let (seed, bytes) = input;
-    let whole = play([bytes]);
-    assert_eq!(play(bytes.chunks(1)), whole);
-    assert_eq!(play(bytes.chunks(usize::from(seed) + 2)), whole);
-    // One cut, anywhere.
-    let (front, back) = bytes.split_at(bytes.len() * usize::from(seed) / 256);
-    assert_eq!(play([front, back]), whole);
+fuzz_target!(|input: &[u8]| {
+    let Some((last, bytes)) = input.split_last() else {
+        return;
+    };
+    let how = usize::from(*last);
+    check_requests(bytes, Pieces::Of(1));
+    check_requests(
+        bytes,
+        if how.is_multiple_of(2) {
+            Pieces::Of(how / 2 + 2)
+        } else {
+            // One cut, anywhere.
+            Pieces::CutAt(bytes.len() * how / 256)
+        },
+    );
 });

@@ -1,4 +1,7 @@
-//! What the fuzz targets share with the tests: a connection played against the decoders.
+//! What the fuzz targets share: connections played against the decoders.
 
 #[path = "../../tests/wire/session.rs"]
 pub mod session;
+
+pub mod arriving;
+pub mod lockstep;
