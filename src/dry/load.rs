@@ -24,11 +24,22 @@ struct Load<'a> {
 }
 
 impl Core {
+    /// About how many rows [`Core::load`] will find.
+    pub(super) fn rows_expected(&self) -> u64 {
+        let mut visitor = Visitor::new(self.salt, self.seed);
+        let rows = |segment: &Arc<Segment>| {
+            let told = visitor.rows_told(segment).unwrap_or_default();
+            let dead = Dead::read(&self.folder, segment.id).map_or(0, |dead| dead.offsets.len());
+            told.saturating_sub(dead as u64)
+        };
+        self.table.all().iter().map(rows).sum()
+    }
+
     /// Loads all segments that were found at start; see [`super::Dry::load`].
     pub(super) fn load(
         &self,
         threads: usize,
-        each: &(dyn Fn(&Row) + std::marker::Sync),
+        each: &(dyn Fn(&[Row]) + std::marker::Sync),
         progress: &dyn Fn(usize, usize, u64),
     ) -> LoadReport {
         let segments = self.table.all();
@@ -67,18 +78,22 @@ impl Core {
     fn load_segments(
         &self,
         load: &Load<'_>,
-        each: &(dyn Fn(&Row) + std::marker::Sync),
+        each: &(dyn Fn(&[Row]) + std::marker::Sync),
         progress: &dyn Fn(usize, usize, u64),
     ) {
         let mut visitor = Visitor::new(self.salt, self.seed);
         let mut report = LoadReport::default();
+        let mut live = Vec::new();
         while let Some(segment) = load.segments.get(load.next.fetch_add(1, Relaxed)) {
             let rows_before = report.rows;
-            if let Err(error) = self.load_segment(&mut visitor, segment, &mut report, each) {
+            if let Err(error) = self.load_segment(&mut visitor, segment, &mut report, &mut live) {
                 self.counters.io_errors.fetch_add(1, Relaxed);
                 tracing::warn!(segment = segment.id, %error, "a segment cannot be read");
                 load.unreadable.lock().push(Arc::clone(segment));
+                live.clear();
             }
+            each(&live);
+            live.clear();
             let rows = report.rows - rows_before;
             let all_rows = load.rows.fetch_add(rows, Relaxed) + rows;
             progress(
@@ -96,12 +111,13 @@ impl Core {
         sum.corrupt += report.corrupt;
     }
 
+    /// Adds a segment's live rows to `live`.
     fn load_segment(
         &self,
         visitor: &mut Visitor,
         segment: &Segment,
         report: &mut LoadReport,
-        each: &(dyn Fn(&Row) + std::marker::Sync),
+        live: &mut Vec<Row>,
     ) -> std::io::Result<()> {
         let dead = Dead::read(&self.folder, segment.id)?;
         let fields = self.state.fields();
@@ -124,10 +140,10 @@ impl Core {
             } else {
                 rows += 1;
                 bytes += u64::from(row.bytes);
-                each(row);
+                live.push(*row);
             }
         })?;
-        // Kills of conflicting rows may have been counted already: the sum is what matters.
+        // Before anybody hears of the rows and may kill some.
         self.table.add_live(segment.id, rows);
         segment.set_summary(visit.summary);
         report.rows += rows as u64;

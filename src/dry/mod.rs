@@ -249,8 +249,13 @@ impl Dry {
         let _ = self.core.hooks.failed.set(hook);
     }
 
-    /// Hands every live row to `each`, from several threads, in no order, and lets reclaim begin.
-    /// `progress` gets segments done, segments in all and rows so far, on the calling thread. Where
+    /// About how many rows [`Dry::load`] will hand over.
+    pub fn rows_expected(&self) -> u64 {
+        self.core.rows_expected()
+    }
+
+    /// Hands every live row to `each`, those of a segment at once, from several threads and in no order, and lets
+    /// reclaim begin. `progress` gets segments done, segments in all and rows so far, on the calling thread. Where
     /// two rows meet in one slot the higher version stays and the caller kills the other
     /// ([`Dry::record_version`] tells the version of one that is in the index already); a row that the
     /// caller does not take it must kill. Once, before the first append.
@@ -260,7 +265,7 @@ impl Dry {
     pub fn load(
         &self,
         threads: usize,
-        each: &(dyn Fn(&Row) + std::marker::Sync),
+        each: &(dyn Fn(&[Row]) + std::marker::Sync),
         progress: &dyn Fn(usize, usize, u64),
     ) -> Result<LoadReport, DryError> {
         let report = self.core.load(threads, each, progress);

@@ -110,6 +110,16 @@ impl Visitor {
         Ok(visit)
     }
 
+    /// How many rows a segment's footer tells of, dead ones too; 0 where it is missing or bad.
+    pub(super) fn rows_told(&mut self, segment: &Segment) -> io::Result<u64> {
+        let Some(file) = segment.file() else {
+            return Ok(0);
+        };
+        let footer = self.footer(file.as_ref(), segment.id, segment.written())?;
+        let tables = footer.iter().flat_map(|footer| &footer.tables);
+        Ok(tables.map(|(_, rows)| u64::from(*rows)).sum())
+    }
+
     /// Where the tables and the footer lie, in order; `None` where one of them is missing or bad.
     pub(super) fn kept_ranges(&mut self, segment: &Segment) -> io::Result<Option<Vec<Range<u64>>>> {
         let Some(file) = segment.file() else {

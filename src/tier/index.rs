@@ -202,7 +202,7 @@ impl Index {
 
     #[inline]
     fn aligned(&self, hash: KeyHash) -> &Aligned {
-        &self.shards[(hash.0 >> self.shift) as usize]
+        &self.shards[self.shard_of(hash)]
     }
 
     /// Has the slots that a hash is looked up in brought to the processor's cache, without the
@@ -225,6 +225,28 @@ impl Index {
             aligned.hint.homes.store(homes, Relaxed);
         }
         shard
+    }
+
+    /// The number of a hash's shard.
+    #[inline]
+    pub fn shard_of(&self, hash: KeyHash) -> usize {
+        (hash.0 >> self.shift) as usize
+    }
+
+    /// Makes room for so many slots in all, which hashes spread evenly over the shards. Without memory for that the
+    /// index grows as it fills.
+    pub fn reserve(&self, slots: u64) {
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX) / self.shards.len();
+        for aligned in &self.shards {
+            aligned.shard.lock().table.reserve(slots);
+        }
+    }
+
+    /// Gives back memory that was made room in and not used.
+    pub fn shrink(&self) {
+        for aligned in &self.shards {
+            aligned.shard.lock().shrink();
+        }
     }
 
     /// How many shards there are.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::cache::{Cache, StartError};
-use super::index::KeyHash;
+use super::index::{KeyHash, Shard};
 use super::slot::{Location, Slot};
 use crate::dry::{Append, Leaving, NewRecord, Reason, Row};
 
@@ -38,18 +38,18 @@ impl Cache {
         let Some(dry) = &self.dry else {
             return Ok(RecoverReport::default());
         };
+        self.index.reserve(dry.rows_expected());
         let lost = AtomicU64::new(0);
         let load = dry
             .load(
                 LOAD_THREADS,
-                &|row| {
-                    if !self.adopt(row) {
-                        lost.fetch_add(1, Relaxed);
-                    }
+                &|rows| {
+                    lost.fetch_add(self.adopt_all(rows), Relaxed);
                 },
                 &|done, all, rows| progress(done as u64, all as u64, rows),
             )
             .map_err(StartError::Dry)?;
+        self.index.shrink();
         let lost = lost.into_inner();
         Ok(RecoverReport {
             items: load.rows - lost,
@@ -59,13 +59,54 @@ impl Cache {
         })
     }
 
-    /// Takes a row into the index; false if it lost against another one.
-    fn adopt(&self, row: &Row) -> bool {
+    /// Takes rows into the index; how many lost against others.
+    ///
+    /// A shard's rows are taken together: its slots are then in the processor's cache, where one row after the other
+    /// would wait for memory each time.
+    fn adopt_all(&self, rows: &[Row]) -> u64 {
+        let mut lost = 0;
+        let (order, ends) = self.by_shard(rows);
+        let mut start = 0;
+        for end in ends {
+            if let [first, ..] = order[start..end] {
+                let mut shard = self.index.lock(KeyHash(rows[first as usize].hash));
+                for number in &order[start..end] {
+                    lost += u64::from(!self.adopt(&mut shard, &rows[*number as usize]));
+                }
+            }
+            start = end;
+        }
+        lost
+    }
+
+    /// The numbers of the rows, sorted by shard, and where each shard's end.
+    fn by_shard(&self, rows: &[Row]) -> (Vec<u32>, Vec<usize>) {
+        let shard_of = |row: &Row| self.index.shard_of(KeyHash(row.hash));
+        let mut places = vec![0; self.index.shards()];
+        for row in rows {
+            places[shard_of(row)] += 1;
+        }
+        // From how many there are to where they begin; with each row that is placed, towards where they end.
+        let mut sum = 0;
+        for place in &mut places {
+            sum += std::mem::replace(place, sum);
+        }
+        let mut order = vec![0; rows.len()];
+        for (number, row) in rows.iter().enumerate() {
+            let place = &mut places[shard_of(row)];
+            // A segment has fewer rows than 2^32: its offsets fit 23 bits.
+            order[*place] = number as u32;
+            *place += 1;
+        }
+        (order, places)
+    }
+
+    /// Takes a row into its shard; false if it lost against another one.
+    fn adopt(&self, shard: &mut Shard, row: &Row) -> bool {
         let Some(dry) = &self.dry else {
             return false;
         };
         let hash = KeyHash(row.hash);
-        let mut shard = self.index.lock(hash);
         if let Some((place, other)) = shard.dry(hash.tag()) {
             // Two records of one tag: the older one dies for good, else it could come back later.
             let other_place = other.location.place();

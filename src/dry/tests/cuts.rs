@@ -91,7 +91,7 @@ impl Tier {
         let versions: Mutex<HashMap<u64, u64>> = Mutex::default();
         dry.load(
             2,
-            &|row| {
+            &by_row(|row| {
                 let (mut slots, mut versions) = (slots.lock(), versions.lock());
                 let newer = versions
                     .get(&row.hash)
@@ -105,7 +105,7 @@ impl Tier {
                 if let Some((place, _)) = loser {
                     dry.kill(place);
                 }
-            },
+            }),
             &|_, _, _| {},
         )
         .unwrap();

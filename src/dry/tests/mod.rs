@@ -69,6 +69,11 @@ struct Caller {
     report: LoadReport,
 }
 
+/// What a load hands over, row by row.
+fn by_row(each: impl Fn(&Row)) -> impl Fn(&[Row]) {
+    move |rows| rows.iter().for_each(&each)
+}
+
 impl Caller {
     fn open(config: &DryConfig) -> Caller {
         Caller::over(open_as(config, Arc::new(Clock::manual(NOW)), boot(), &|store| store).unwrap())
@@ -83,14 +88,14 @@ impl Caller {
         }));
         let report = dry.load(
             2,
-            &|row| {
+            &by_row(|row| {
                 assert!(
                     slots
                         .lock()
                         .insert(row.hash, (row.place, row.bytes))
                         .is_none()
                 )
-            },
+            }),
             &|_, _, _| {},
         );
         let version = AtomicU64::new(dry.first_version());
