@@ -230,7 +230,10 @@ impl Arena {
         let count = (plain * (1 + RUN_SPACE_FACTOR)).min(1 << Address::SEGMENT_BITS);
         let pool = Pool::new(plain, count, plain);
         let words = Words::reserve(count * segment_bytes)?;
-        words.prefer_large_pages(0..plain * segment_bytes / WORD_BYTES);
+        // A model touches a few words of an arena and makes the next one: clearing large pages would be most of it.
+        if cfg!(not(feature = "model")) {
+            words.prefer_large_pages(0..plain * segment_bytes / WORD_BYTES);
+        }
         let arena = Arena {
             words,
             segment_words: segment_bytes / WORD_BYTES,

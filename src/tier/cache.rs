@@ -217,7 +217,10 @@ impl Cache {
             source,
         };
         let seed = dry.as_ref().map_or_else(random_seed, |dry| dry.seed());
-        let shard_bits = if limit >= MANY_SHARDS_LIMIT_BYTES {
+        let shard_bits = if cfg!(feature = "model") {
+            // A model has one or two keys and makes a cache for each of a hundred thousand schedules.
+            1
+        } else if limit >= MANY_SHARDS_LIMIT_BYTES {
             8
         } else {
             6
