@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::client::{Client, set_request};
 use crate::value;
 
-/// Sets per pipeline; their answers fit any socket buffer, so that writing first and reading then cannot block.
-const SETS_PER_PIPELINE: u64 = 64;
+/// Sets and deletes per pipeline; their answers fit any socket buffer, so that writing first and reading then cannot block.
+const REQUESTS_PER_PIPELINE: usize = 64;
 /// Keys per multi-get where nothing else is said.
 const KEYS_PER_GET: u64 = 32;
 
@@ -68,7 +68,7 @@ impl Items {
         while numbers.peek().is_some() {
             let mut pipeline = Vec::new();
             let mut count = 0;
-            for number in numbers.by_ref().take(SETS_PER_PIPELINE as usize) {
+            for number in numbers.by_ref().take(REQUESTS_PER_PIPELINE) {
                 pipeline.extend(set_request(
                     &Self::key(number),
                     &self.value(number, version),
@@ -88,13 +88,22 @@ impl Items {
     /// # Errors
     /// When the connection breaks, or `InvalidData` with another answer.
     pub fn delete(client: &mut Client, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
-        for number in numbers {
-            let mut request = b"delete ".to_vec();
-            request.extend(Self::key(number));
-            request.extend_from_slice(b"\r\n");
-            let reply = client.ask(&request)?;
-            if reply != b"NOT_FOUND" {
-                expect(&reply, b"DELETED")?;
+        let mut numbers = numbers.peekable();
+        while numbers.peek().is_some() {
+            let mut pipeline = Vec::new();
+            let mut count = 0;
+            for number in numbers.by_ref().take(REQUESTS_PER_PIPELINE) {
+                pipeline.extend_from_slice(b"delete ");
+                pipeline.extend(Self::key(number));
+                pipeline.extend_from_slice(b"\r\n");
+                count += 1;
+            }
+            client.send(&pipeline)?;
+            for _ in 0..count {
+                let reply = client.line()?;
+                if reply != b"NOT_FOUND" {
+                    expect(&reply, b"DELETED")?;
+                }
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ mod pool;
 mod ring;
 #[cfg(feature = "s3")]
 mod s3;
+mod scale;
 mod soak;
 mod spill;
 mod tls;
