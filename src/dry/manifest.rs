@@ -7,11 +7,13 @@
 //!         write "in use", if it still is what was read                 ─▶ else somebody else starts too
 //! stop    write "clean" with the segments and their kills, if it still is mine
 //! ```
-//! A spool knows by the incarnation whether it is the last writer. Each start counts it up by one, in
-//! the spool first; an adoption by two, so that no spool that died between the two takes the next
-//! owner's number for its own. A restored copy of an old spool is behind the manifest and so not mine.
+//! A spool knows by the claim whether it is the last writer. Each start draws one at random and notes it
+//! with the one that it found, in the spool first: a start that died between the two knows the old one
+//! again, and if that is gone, somebody else has started. Counting the starts would not do: two copies of
+//! a spool reach the same number. A restored copy of an old spool has an old claim and so is not mine.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::core::{Core, salt};
@@ -30,6 +32,8 @@ pub(super) const NAME: &str = "manifest";
 const MAGIC: u64 = u64::from_le_bytes(*b"tiercman");
 /// Segments whose rows are fetched at once when a store is taken over.
 const ADOPTIONS_MAX: usize = 8;
+/// Looks at a manifest, or at a segment to be taken over, that came damaged: it came over a network.
+const READS_MAX: u32 = 3;
 
 /// What the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +57,6 @@ pub(super) struct SegmentEntry {
 /// Whose a remote store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Nobody's: it is empty.
-    Nobodys,
     /// This spool's: what the spool says holds.
     Mine,
     /// Anyone's who takes it: its last user stopped cleanly.
@@ -63,17 +65,19 @@ pub(super) enum Whose {
     Others,
 }
 
-/// Decides by the spool's numbers, if it has any, and by the manifest, if there is one.
+/// Decides by the spool's numbers, if it has any, and by the manifest, if that can be read.
 pub(super) fn whose(spool: Option<&Fields>, manifest: Option<Manifest>) -> Whose {
     let Some(manifest) = manifest else {
-        return Whose::Nobodys;
+        return Whose::Others;
     };
     let (last, next) = (
         manifest.fields.incarnation,
         manifest.fields.incarnation.wrapping_add(1),
     );
+    let claim = manifest.fields.claim;
     let mine = spool.is_some_and(|spool| {
         spool.uuid == manifest.fields.uuid
+            && (spool.claim == claim || spool.claim_before == claim)
             && (spool.incarnation == last || spool.incarnation == next)
     });
     match (mine, manifest.fields.clean) {
@@ -139,8 +143,17 @@ impl Manifest {
 /// # Errors
 /// The store's. A damaged manifest is one that says nothing: the store is another's.
 pub(super) fn read(spool: &Spool) -> io::Result<Option<(Option<Manifest>, Tag)>> {
-    let found = spool.get(NAME)?;
-    Ok(found.map(|(bytes, tag)| (Manifest::decode(&bytes), tag)))
+    let mut reads = 1;
+    loop {
+        let Some((bytes, tag)) = spool.get(NAME)? else {
+            return Ok(None);
+        };
+        let manifest = Manifest::decode(&bytes);
+        if manifest.is_some() || reads == READS_MAX {
+            return Ok(Some((manifest, tag)));
+        }
+        reads += 1;
+    }
 }
 
 /// Writes "in use" in place of what was read; the tag to replace it with later. `None` where somebody
@@ -182,7 +195,13 @@ pub(super) fn adopt(
     let adopt_some = || {
         let mut visitor = Visitor::new(salt(fields.uuid), fields.seed);
         while let Some(entry) = segments.get(next.fetch_add(1, Relaxed)) {
-            if let Err(error) = adopt_one(spool, &mut visitor, entry) {
+            let mut adopted = adopt_one(spool, &mut visitor, entry);
+            for _ in 1..READS_MAX {
+                if adopted.is_err() {
+                    adopted = adopt_one(spool, &mut visitor, entry);
+                }
+            }
+            if let Err(error) = adopted {
                 tracing::warn!(segment = entry.id, %error, "a remote segment cannot be taken over");
                 continue;
             }
@@ -206,10 +225,11 @@ pub(super) fn adopt(
 
 fn adopt_one(spool: &Spool, visitor: &mut Visitor, entry: &SegmentEntry) -> io::Result<()> {
     let bytes = u64::from(entry.bytes);
-    let segment = Segment::found(entry.id, spool.foreign(entry.id, bytes), bytes);
+    let file = spool.foreign(entry.id, bytes);
+    let segment = Segment::found(entry.id, Arc::clone(&file), bytes);
     let ranges = visitor.kept_ranges(&segment)?;
     let ranges = ranges.ok_or_else(|| io::Error::other("its footer or a table is damaged"))?;
-    spool.adopt(entry.id, bytes, &ranges)
+    spool.adopt(entry.id, bytes, &ranges, &*file)
 }
 
 impl Core {
@@ -224,12 +244,7 @@ impl Core {
 
     /// Deletes what nothing names, if the store is still this run's.
     pub(super) fn collect_orphans(&self, spool: &Spool) -> io::Result<()> {
-        if !self.owns_store(spool)? {
-            let place = spool.place();
-            tracing::error!(
-                place,
-                "another process has taken the remote store over: give each its own prefix"
-            );
+        if !self.holds_store(spool)? {
             return Ok(());
         }
         let known = |name: &str| {
@@ -248,13 +263,41 @@ impl Core {
         Ok(())
     }
 
-    /// Whether the manifest still is this run's.
-    pub(super) fn owns_store(&self, spool: &Spool) -> io::Result<bool> {
+    /// Whether the store still is this run's. Whoever else began to use it deletes what is here as
+    /// orphans, so that the tier is given up.
+    ///
+    /// # Errors
+    /// The store's, and a manifest that cannot be read: nothing is known then.
+    pub(super) fn holds_store(&self, spool: &Spool) -> io::Result<bool> {
         let own = self.state.fields();
-        let found = read(spool)?.and_then(|(manifest, _)| manifest);
-        Ok(found.is_some_and(|manifest| {
-            manifest.fields.uuid == own.uuid && manifest.fields.incarnation == own.incarnation
-        }))
+        let mut found = read(spool)?;
+        if found.is_none() {
+            // Somebody emptied the store, which does not make it another's.
+            if let Some(tag) = claim(spool, &own, None)? {
+                *self.claimed.lock() = Some(tag);
+                return Ok(true);
+            }
+            found = read(spool)?;
+        }
+        match found {
+            Some((Some(manifest), _))
+                if manifest.fields.uuid == own.uuid && manifest.fields.claim == own.claim =>
+            {
+                return Ok(true);
+            }
+            Some((Some(_), _)) => {}
+            Some((None, _)) => return Err(io::Error::other("the manifest is damaged")),
+            None => {
+                return Err(io::Error::other(
+                    "the manifest goes as soon as it is written",
+                ));
+            }
+        }
+        let place = spool.place();
+        self.fail(&format!(
+            "another process has taken {place} over: each server needs a place of its own"
+        ));
+        Ok(false)
     }
 
     /// Tells whoever comes next, on this machine or another one, what is in the store.
@@ -318,6 +361,7 @@ mod tests {
                 uuid: 5,
                 incarnation,
                 clean,
+                claim: 10 * incarnation as u32,
                 ..Fields::default()
             },
             segments: vec![SegmentEntry {
@@ -344,20 +388,29 @@ mod tests {
     // A spool is believed only if nobody wrote after it: neither another machine nor a later run of its own.
     #[test]
     fn only_the_last_writer_is_believed() {
-        let spool = |uuid, incarnation| Fields {
+        let spool = |uuid, incarnation, claim, claim_before| Fields {
             uuid,
             incarnation,
+            claim,
+            claim_before,
             ..Fields::default()
         };
         let judge = |spool: Option<Fields>, clean| whose(spool.as_ref(), Some(manifest(7, clean)));
-        assert_eq!(whose(None, None), Whose::Nobodys);
-        for incarnation in [7, 8] {
-            assert_eq!(judge(Some(spool(5, incarnation)), false), Whose::Mine);
+        assert_eq!(
+            whose(Some(&spool(5, 7, 70, 60)), None),
+            Whose::Others,
+            "what it says is not known"
+        );
+        for mine in [spool(5, 7, 70, 60), spool(5, 8, 80, 70)] {
+            assert_eq!(judge(Some(mine), false), Whose::Mine);
         }
         for other in [
-            Some(spool(5, 6)),
-            Some(spool(5, 9)),
-            Some(spool(4, 7)),
+            Some(spool(5, 6, 60, 50)),
+            // Copies, which started as often.
+            Some(spool(5, 8, 81, 60)),
+            Some(spool(5, 7, 71, 60)),
+            Some(spool(5, 9, 70, 60)),
+            Some(spool(4, 7, 70, 60)),
             None,
         ] {
             assert_eq!(judge(other, false), Whose::Others);

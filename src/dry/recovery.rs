@@ -80,9 +80,19 @@ enum Found {
 enum Before {
     /// There was none.
     Nothing,
-    Tag(Tag),
+    /// This one, with the claim that it makes.
+    Claimed(Tag, u32),
     /// The store did not answer: the upload threads go on asking.
     Unknown,
+}
+
+impl Before {
+    fn claim(&self) -> u32 {
+        match self {
+            Before::Claimed(_, claim) => *claim,
+            Before::Nothing | Before::Unknown => 0,
+        }
+    }
 }
 
 /// Opens a folder; see [`super::Dry::open`].
@@ -136,13 +146,7 @@ pub(super) fn open(
                 .set_aside()
                 .map_err(failed("set aside the content of"))?;
             adopted = manifest.segments;
-            // A number is left out; see the manifest.
-            let incarnation = manifest.fields.incarnation + 1;
-            let fields = Fields {
-                incarnation,
-                ..manifest.fields
-            };
-            (fields, Vec::new(), Start::Adopted)
+            (manifest.fields, Vec::new(), Start::Adopted)
         }
     };
     let store = match &spool {
@@ -176,6 +180,12 @@ pub(super) fn open(
         .max();
     fields.next_segment = fields.next_segment.max(used.map_or(1, |id| id + 1));
     take_over(&mut fields, boot, limits.power, &clock);
+    if spool.is_some() {
+        let [random] = random_words().map_err(failed("draw a number for"))?;
+        // Zero is what older runs say.
+        fields.claim = (random as u32).max(1);
+        fields.claim_before = before.claim();
+    }
     let state = State::start(&folder, fields).map_err(failed("write state of"))?;
     let claimed = match &spool {
         Some(spool) => claim(spool, &fields, before)?,
@@ -269,8 +279,9 @@ fn ask_manifest(
     found: Found,
     config: &DryConfig,
 ) -> Result<(Found, Before), DryError> {
+    // One that is not trusted is no better than none: what was left cleanly still is.
     let own = match &found {
-        Found::Trusted(fields, _) | Found::NotTrusted(Some(fields), _) => Some(*fields),
+        Found::Trusted(fields, _) => Some(*fields),
         _ => None,
     };
     let cold = |found, why: &str| match found {
@@ -291,13 +302,13 @@ fn ask_manifest(
         let why = "the remote store has no manifest: its content is gone or never was";
         return Ok((cold(found, why), Before::Nothing));
     };
-    let incarnation = manifest
+    let last = manifest
         .as_ref()
-        .map_or(0, |manifest| manifest.fields.incarnation);
+        .map_or(Fields::default(), |manifest| manifest.fields);
     let found = match (manifest::whose(own.as_ref(), manifest), found) {
         (Whose::Mine, Found::Trusted(fields, kills)) => {
             let fields = Fields {
-                incarnation,
+                incarnation: last.incarnation,
                 ..fields
             };
             Found::Trusted(fields, kills)
@@ -320,14 +331,14 @@ fn ask_manifest(
         }
         (_, found) => found,
     };
-    Ok((found, Before::Tag(tag)))
+    Ok((found, Before::Claimed(tag, last.claim)))
 }
 
 /// Makes the remote store this run's.
 fn claim(spool: &Spool, fields: &Fields, before: Before) -> Result<Option<Tag>, DryError> {
     let before = match &before {
         Before::Nothing => None,
-        Before::Tag(tag) => Some(tag),
+        Before::Claimed(tag, _) => Some(tag),
         Before::Unknown => return Ok(None),
     };
     let claimed = manifest::claim(spool, fields, before).map_err(|error| spool.error(&error))?;
@@ -392,13 +403,11 @@ fn find(folder: &Folder, config: &DryConfig, boot: &Boot) -> io::Result<Found> {
 
 /// A new store. Versions go on from the old one, so that no client sees a CAS unique twice.
 fn fresh(old: Option<Fields>) -> io::Result<Fields> {
-    let mut bytes = [0; 24];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    let [uuid, seed @ ..] = random_words::<3>()?;
     let old = old.unwrap_or_default();
     Ok(Fields {
-        uuid: word(0),
-        seed: [word(8), word(16)],
+        uuid,
+        seed,
         incarnation: old.incarnation,
         versions_reserved: old.versions_reserved.max(old.flush_version),
         // A flush that is due empties an empty folder, and one that is not must still come.
@@ -406,6 +415,18 @@ fn fresh(old: Option<Fields>) -> io::Result<Fields> {
         clean: true,
         ..Fields::default()
     })
+}
+
+/// Numbers that nobody can guess.
+fn random_words<const COUNT: usize>() -> io::Result<[u64; COUNT]> {
+    let mut urandom = std::fs::File::open("/dev/urandom")?;
+    let mut words = [0; COUNT];
+    for word in &mut words {
+        let mut bytes = [0; 8];
+        urandom.read_exact(&mut bytes)?;
+        *word = u64::from_le_bytes(bytes);
+    }
+    Ok(words)
 }
 
 /// Makes the numbers those of this run.

@@ -89,6 +89,10 @@ pub(super) struct Fields {
     pub(super) next_segment: u32,
     /// Records with an exptime in segments below this one are dead: the clock had gone back.
     pub(super) untimed_segment: u32,
+    /// Drawn at random by each start on a remote store, whose manifest says it too; 0 of older runs.
+    pub(super) claim: u32,
+    /// The manifest's claim that this run's takes the place of.
+    pub(super) claim_before: u32,
 }
 
 impl Fields {
@@ -112,7 +116,7 @@ impl Fields {
             self.versions_reserved,
             u64::from(self.next_segment),
             u64::from(self.untimed_segment),
-            0,
+            u64::from(self.claim) | u64::from(self.claim_before) << 32,
             0,
         ];
         words[FIELDS_WORDS - 1] = checksum(&words);
@@ -141,6 +145,8 @@ impl Fields {
             versions_reserved: words[13],
             next_segment: words[14] as u32,
             untimed_segment: words[15] as u32,
+            claim: words[16] as u32,
+            claim_before: (words[16] >> 32) as u32,
         })
     }
 
@@ -293,6 +299,8 @@ mod tests {
             versions_reserved: 12,
             next_segment: 13,
             untimed_segment: 14,
+            claim: 15,
+            claim_before: 16,
             ..Fields::default()
         }
     }

@@ -150,6 +150,10 @@ impl Core {
         let Some(segment) = self.table.get(id) else {
             return Ok(()); // Freed meanwhile.
         };
+        // Nothing is paid for in a store that somebody else has taken over.
+        if !self.holds_store(spool)? {
+            return Ok(());
+        }
         let mut ranges = visitor.kept_ranges(&segment)?;
         if ranges.is_none() {
             self.finish(visitor, &segment)?;

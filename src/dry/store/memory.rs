@@ -1,6 +1,6 @@
 //! A remote store in memory, with faults to order, for tests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -23,6 +23,10 @@ pub(in super::super) struct MemoryRemote {
     pub(in super::super) ambiguous_put: AtomicBool,
     /// The next read returns one wrong bit.
     pub(in super::super) flip_bit: AtomicBool,
+    /// So many of the next small objects come with a wrong bit.
+    pub(in super::super) damaged_gets: AtomicU64,
+    /// Small objects cannot be replaced.
+    pub(in super::super) frozen: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -33,6 +37,15 @@ struct Object {
 }
 
 impl MemoryRemote {
+    /// A store with these objects.
+    pub(in super::super) fn with(objects: &BTreeMap<String, Vec<u8>>) -> MemoryRemote {
+        let remote = MemoryRemote::default();
+        for (name, bytes) in objects {
+            remote.write(name, bytes.clone());
+        }
+        remote
+    }
+
     /// The names of all objects, sorted.
     pub(in super::super) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.objects.lock().keys().cloned().collect();
@@ -114,13 +127,25 @@ impl Remote for MemoryRemote {
     fn get(&self, name: &str) -> io::Result<Option<(Vec<u8>, Tag)>> {
         self.up()?;
         let objects = self.objects.lock();
-        Ok(objects
-            .get(name)
-            .map(|object| (object.bytes.clone(), object.tag.clone())))
+        let found = objects.get(name);
+        let mut found = found.map(|object| (object.bytes.clone(), object.tag.clone()));
+        let take_one = |left: u64| left.checked_sub(1);
+        if let Some((bytes, _)) = &mut found
+            && self
+                .damaged_gets
+                .fetch_update(SeqCst, SeqCst, take_one)
+                .is_ok()
+        {
+            bytes[20] ^= 1;
+        }
+        Ok(found)
     }
 
     fn replace(&self, name: &str, bytes: Vec<u8>, before: Option<&Tag>) -> io::Result<Option<Tag>> {
         self.up()?;
+        if self.frozen.load(SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         if self.objects.lock().get(name).map(|object| &object.tag) != before {
             return Ok(None);
         }

@@ -2,6 +2,7 @@
 //!
 //! A store never sees keys or records and never overwrites: bytes that were appended do not change.
 
+mod ahead;
 #[cfg(test)]
 mod conformance;
 #[cfg(feature = "mongodb")]

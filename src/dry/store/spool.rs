@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use super::super::config::{DryConfig, Durability};
 use super::super::error::DryError;
 use super::super::folder::{Folder, Sync};
+use super::ahead::Ahead;
 use super::kept::{self, Kept};
 use super::recent::Recent;
 use super::remote::{Listed, Remote, Tag};
@@ -141,20 +142,21 @@ impl Spool {
         }
     }
 
-    /// A segment of which nothing is kept here yet.
+    /// A segment of which nothing is kept here yet, to be read ahead.
     pub(in super::super) fn foreign(&self, segment: u32, bytes: u64) -> Arc<dyn SegmentFile> {
-        self.file(segment, Source::Far(Arc::new(Kept::nothing(bytes))))
+        let file = self.file(segment, Source::Far(Arc::new(Kept::nothing(bytes))));
+        Arc::new(Ahead::new(file, bytes))
     }
 
-    /// Keeps the ranges of a segment that somebody else uploaded.
+    /// Keeps the ranges of a foreign segment.
     pub(in super::super) fn adopt(
         &self,
         segment: u32,
         bytes: u64,
         ranges: &[Range<u64>],
+        from: &dyn SegmentFile,
     ) -> io::Result<()> {
-        let file = self.foreign(segment, bytes);
-        Kept::write(&self.folder, segment, bytes, ranges, &*file, self.sync).map(drop)
+        Kept::write(&self.folder, segment, bytes, ranges, from, self.sync).map(drop)
     }
 
     /// The segment of this store whose object has that name.
@@ -196,7 +198,11 @@ impl Spool {
             return Ok(false);
         };
         let bytes = file.bytes()?;
-        self.far.put(segment, &self.path(segment), bytes)?;
+        // A disk without room for the rows is no reason to pay for the upload again.
+        if !file.confirmed.load(Relaxed) {
+            self.far.put(segment, &self.path(segment), bytes)?;
+            file.confirmed.store(true, Relaxed);
+        }
         // From here on nobody may delete the segment without deleting its object.
         let mut state = self.state.lock();
         if !state.local.contains_key(&segment) {
@@ -292,6 +298,7 @@ impl Spool {
             segment,
             far: Arc::clone(&self.far),
             source: RwLock::new(source),
+            confirmed: AtomicBool::new(false),
         })
     }
 }
@@ -351,6 +358,8 @@ struct SpoolFile {
     segment: u32,
     far: Arc<Far>,
     source: RwLock<Source>,
+    /// This run has uploaded it.
+    confirmed: AtomicBool,
 }
 
 #[derive(Clone)]

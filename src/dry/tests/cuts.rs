@@ -65,7 +65,7 @@ pub(super) fn content(key: usize, version: u64) -> String {
 
 /// What a caller did to a key, or with a flush to all, and when: counted in changes.
 #[derive(Debug, Clone, Copy)]
-struct Act {
+pub(super) struct Act {
     key: Option<usize>,
     /// The new value's, `None` for its end.
     version: Option<u64>,
@@ -211,28 +211,19 @@ impl Drop for Tier {
 }
 
 /// A run of the tier: its changes and its acts.
-struct Run {
-    tape: Arc<Tape>,
-    acts: Vec<Act>,
+pub(super) struct Run {
+    pub(super) tape: Arc<Tape>,
+    pub(super) acts: Vec<Act>,
     /// The changes before this one belong to the first start.
-    started: usize,
+    pub(super) started: usize,
     power: bool,
 }
 
-fn run(seed: u64) -> Run {
+/// Runs the tier that `open` opens in a folder, whose changes go to a tape.
+pub(super) fn run(seed: u64, power: bool, open: &dyn Fn(&Path, &Arc<Tape>) -> Dry) -> Run {
     let mut random = Random(seed | 1);
-    let power = seed.is_multiple_of(2);
-    let durability = if power {
-        Durability::Power
-    } else {
-        Durability::Process
-    };
     let (dir, tape) = (tempfile::tempdir().unwrap(), Arc::new(Tape::default()));
-    let config = small(dir.path(), durability);
-    let device = || Device {
-        tape: Some(Arc::clone(&tape)),
-    };
-    let mut tier = Tier::over(open(&config, boot(), device()), power);
+    let mut tier = Tier::over(open(dir.path(), &tape), power);
     let mut version = tier.dry.first_version();
     let started = tape.len();
     let mut acts = Vec::new();
@@ -258,7 +249,7 @@ fn run(seed: u64) -> Run {
                     Close::Dirty
                 };
                 tier.dry.close(how).unwrap();
-                tier = Tier::over(open(&config, boot(), device()), power);
+                tier = Tier::over(open(dir.path(), &tape), power);
                 version = version.max(tier.dry.first_version());
                 continue;
             }
@@ -295,15 +286,24 @@ fn run(seed: u64) -> Run {
 }
 
 /// What every key may be: what it was acknowledged to be, and what was being made of it.
-struct Truth<'a> {
+pub(super) struct Truth<'a> {
     acts: &'a [Act],
     acknowledged: [Option<u64>; KEYS],
     changes: usize,
 }
 
-impl Truth<'_> {
+impl<'a> Truth<'a> {
+    /// Before the first change.
+    pub(super) fn of(run: &'a Run) -> Truth<'a> {
+        Truth {
+            acts: &run.acts,
+            acknowledged: [None; KEYS],
+            changes: 0,
+        }
+    }
+
     /// Goes on to the moment after so many changes.
-    fn advance(&mut self, changes: usize) {
+    pub(super) fn advance(&mut self, changes: usize) {
         self.changes = changes;
         while let Some((act, rest)) = self
             .acts
@@ -318,7 +318,7 @@ impl Truth<'_> {
         }
     }
 
-    fn allows(&self, key: usize, version: u64) -> bool {
+    pub(super) fn allows(&self, key: usize, version: u64) -> bool {
         let begun = |act: &&Act| act.key == Some(key) && act.begin <= self.changes;
         let under_way = self.acts.first().filter(begun).and_then(|act| act.version);
         self.acknowledged[key] == Some(version) || under_way == Some(version)
@@ -327,17 +327,17 @@ impl Truth<'_> {
 
 /// What the starts of one run found.
 #[derive(Debug, Default)]
-struct Sums {
-    images: usize,
-    hits: usize,
-    set_aside: usize,
+pub(super) struct Sums {
+    pub(super) images: usize,
+    pub(super) hits: usize,
+    pub(super) set_aside: usize,
 }
 
-/// Starts the tier on an image and reads every key.
-fn check(
+/// Starts the tier that `open` opens on an image and reads every key.
+pub(super) fn check(
     image: &Image,
     run: &Run,
-    boot: Boot,
+    open: &dyn Fn(&Path) -> Dry,
     truth: &Truth<'_>,
     random: &mut Random,
     sums: &mut Sums,
@@ -345,13 +345,7 @@ fn check(
 ) {
     let dir = folder();
     write_image(image, dir.path());
-    let durability = if run.power {
-        Durability::Power
-    } else {
-        Durability::Process
-    };
-    let config = small(dir.path(), durability);
-    let tier = Tier::over(open(&config, boot, Device::default()), run.power);
+    let tier = Tier::over(open(dir.path()), run.power);
     sums.images += 1;
     sums.set_aside += usize::from(matches!(tier.dry.start(), Start::SetAside(_)));
     let mut found = BTreeMap::new();
@@ -383,7 +377,7 @@ fn check(
         }
     }
     tier.dry.close(Close::Dirty).unwrap();
-    let again = Tier::over(open(&config, boot, Device::default()), run.power);
+    let again = Tier::over(open(dir.path()), run.power);
     for key in 0..KEYS {
         let version = again.version_of(key);
         assert!(
@@ -403,13 +397,19 @@ pub(super) fn folder() -> TempDir {
 }
 
 fn crash_everywhere(seed: u64, power_images: usize) -> Sums {
-    let run = run(seed);
-    let entries = run.tape.take();
-    let mut truth = Truth {
-        acts: &run.acts,
-        acknowledged: [None; KEYS],
-        changes: 0,
+    let power = seed.is_multiple_of(2);
+    let durability = if power {
+        Durability::Power
+    } else {
+        Durability::Process
     };
+    let run = run(seed, power, &|dir, tape| {
+        let tape = Some(Arc::clone(tape));
+        open(&small(dir, durability), boot(), Device { tape })
+    });
+    let open_in = |boot| move |dir: &Path| open(&small(dir, durability), boot, Device::default());
+    let entries = run.tape.take();
+    let mut truth = Truth::of(&run);
     let (mut disk, mut random, mut sums) = (Disk::default(), Random(seed | 1), Sums::default());
     let rebooted = Boot {
         id: [9, 9],
@@ -420,7 +420,15 @@ fn crash_everywhere(seed: u64, power_images: usize) -> Sums {
         let what = format!("seed {seed}, change {cut}");
         let image = disk.after_death(entries.get(cut), &mut random);
         let set_aside = sums.set_aside;
-        check(&image, &run, boot(), &truth, &mut random, &mut sums, &what);
+        check(
+            &image,
+            &run,
+            &open_in(boot()),
+            &truth,
+            &mut random,
+            &mut sums,
+            &what,
+        );
         assert!(
             cut < run.started || sums.set_aside == set_aside,
             "{what}: a death of the process costs no warmth"
@@ -431,7 +439,7 @@ fn crash_everywhere(seed: u64, power_images: usize) -> Sums {
             check(
                 &image,
                 &run,
-                rebooted,
+                &open_in(rebooted),
                 &truth,
                 &mut random,
                 &mut sums,

@@ -1,11 +1,13 @@
 //! Tests of the whole tier through its face, with a small index of the caller's in front of it.
 
+mod claims;
 mod cuts;
 mod damage;
 mod errors;
 mod kill_loop;
 mod limits;
 mod remote;
+mod remote_cuts;
 mod restart;
 mod rot;
 pub(super) mod tape;

@@ -4,7 +4,7 @@ use super::super::store::memory::MemoryRemote;
 use super::super::store::remote::Remote;
 use super::*;
 
-fn remote_config(folder: &Path) -> DryConfig {
+pub(super) fn remote_config(folder: &Path) -> DryConfig {
     DryConfig {
         size: ByteSize::mib(64),
         spool_size: ByteSize::mib(4),
@@ -12,15 +12,19 @@ fn remote_config(folder: &Path) -> DryConfig {
     }
 }
 
-fn open(config: &DryConfig, remote: &Arc<MemoryRemote>) -> Caller {
+pub(super) fn open(config: &DryConfig, remote: &Arc<MemoryRemote>) -> Caller {
     open_in(config, remote, boot())
 }
 
-fn open_in(config: &DryConfig, remote: &Arc<MemoryRemote>, boot: Boot) -> Caller {
+pub(super) fn open_in(config: &DryConfig, remote: &Arc<MemoryRemote>, boot: Boot) -> Caller {
     Caller::over(try_open(config, remote, boot).unwrap())
 }
 
-fn try_open(config: &DryConfig, remote: &Arc<MemoryRemote>, boot: Boot) -> Result<Dry, DryError> {
+pub(super) fn try_open(
+    config: &DryConfig,
+    remote: &Arc<MemoryRemote>,
+    boot: Boot,
+) -> Result<Dry, DryError> {
     let machine = Machine {
         boot,
         remote: Some(Arc::clone(remote) as Arc<dyn Remote>),
@@ -29,11 +33,11 @@ fn try_open(config: &DryConfig, remote: &Arc<MemoryRemote>, boot: Boot) -> Resul
     Dry::open_on(config, Arc::new(Clock::manual(NOW)), &machine)
 }
 
-fn long(number: usize) -> String {
+pub(super) fn long(number: usize) -> String {
     format!("value {number} ").repeat(100)
 }
 
-fn set_all(caller: &Caller, numbers: std::ops::Range<usize>) {
+pub(super) fn set_all(caller: &Caller, numbers: std::ops::Range<usize>) {
     for number in numbers {
         while let Append::Busy | Append::Behind =
             caller.set(&format!("key {number}"), &long(number))
@@ -43,24 +47,27 @@ fn set_all(caller: &Caller, numbers: std::ops::Range<usize>) {
     }
 }
 
-fn check_all(caller: &Caller, numbers: std::ops::Range<usize>) {
+pub(super) fn check_all(caller: &Caller, numbers: std::ops::Range<usize>) {
     for number in numbers {
         let found = caller.get(&format!("key {number}"));
         assert_eq!(found, Some(long(number)), "key {number}");
     }
 }
 
-fn remote_stats(caller: &Caller) -> RemoteStats {
+pub(super) fn remote_stats(caller: &Caller) -> RemoteStats {
     caller.dry.stats().remote.unwrap()
 }
 
-fn uploaded(caller: &Caller) {
+pub(super) fn uploaded(caller: &Caller) {
     caller.written();
     wait_until(|| remote_stats(caller).backlog_segments <= 1);
 }
 
 /// A tier with these items, whose complete segments are in its store.
-fn filled(folder: &Path, numbers: std::ops::Range<usize>) -> (Arc<MemoryRemote>, Caller) {
+pub(super) fn filled(
+    folder: &Path,
+    numbers: std::ops::Range<usize>,
+) -> (Arc<MemoryRemote>, Caller) {
     let remote = Arc::new(MemoryRemote::default());
     let caller = open(&remote_config(folder), &remote);
     set_all(&caller, numbers);
