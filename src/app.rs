@@ -104,7 +104,11 @@ pub fn run(
         parts.reload_pools(&reread);
     });
     tracing::info!(?how, "stopping");
-    notify::stopping(config.tier.drain_timeout.0 + STOP_BESIDE_DRAIN);
+    let dry = config.dry.as_ref();
+    let is_remote = dry.is_some_and(|dry| dry.remote.is_some());
+    // What is drained to a remote store is uploaded within as long again.
+    let drains = if is_remote { 2 } else { 1 };
+    notify::stopping(config.tier.drain_timeout.0 * drains + STOP_BESIDE_DRAIN);
     server.stop();
     drop(shared);
     let closed = parts.close(config, how);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Parts;
 use crate::config::{Config, MEMCACHED_VERSION};
-use crate::dry::Start;
+use crate::dry::{DryConfig, Start};
 use crate::server::Place;
 use crate::units::ByteSize;
 use crate::upstream::UpstreamConfig;
@@ -77,7 +77,7 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         Some(dry) => writeln!(
             out,
             "  dry       {}, {}, {} without a hit; {}",
-            dry.folder.display(),
+            place(dry),
             shown(dry.size),
             dry.ttl,
             found(start, items)
@@ -98,6 +98,14 @@ fn text(config: &Config, places: &[Place], start: Option<&Start>, items: u64) ->
         );
     }
     out
+}
+
+fn place(dry: &DryConfig) -> String {
+    let folder = dry.folder.display();
+    match &dry.remote {
+        Some(remote) => format!("{remote}, spool in {folder}"),
+        None => folder.to_string(),
+    }
 }
 
 fn servers(upstream: &UpstreamConfig) -> String {

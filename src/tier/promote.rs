@@ -10,6 +10,12 @@ use crate::dry::{Read, ReadMode};
 use crate::entry::Facts;
 use crate::fault::{self, Mutant};
 use crate::ram::item;
+use crate::ratelimit::RateLimit;
+
+/// Failed reads that are logged each second.
+const LOGGED_PER_SECOND: u32 = 2;
+
+static LOGGED: RateLimit = RateLimit::new(LOGGED_PER_SECOND);
 
 impl Cache {
     /// Reads and installs on a thread that may block.
@@ -93,7 +99,11 @@ impl Cache {
                 Ok(Fetched::Killed)
             }
             Read::Error(error) => {
-                tracing::warn!("cannot read dry segment {}: {error}", place.segment);
+                // A remote store that fails does so for everything that is asked for.
+                if let Some(left_out) = LOGGED.pass(self.clock.recent()) {
+                    let segment = place.segment;
+                    tracing::warn!(segment, %error, left_out, "cannot read a dry segment");
+                }
                 engine.dry_read_errors.add_shared(1);
                 Ok(Fetched::Lost)
             }

@@ -28,6 +28,8 @@ const CHUNK_BYTES: usize = 255 << 10;
 const BATCH_CHUNKS: usize = 32;
 /// Largest manifest: one document.
 const MANIFEST_BYTES_MAX: usize = 15 << 20;
+/// Connections at once: more than there are threads that call. The driver's own bound is 10.
+const CONNECTIONS_MAX: u32 = 40;
 /// How long a driver looks for a server that answers.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const PUT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -70,6 +72,7 @@ impl GridFs {
             options
                 .server_selection_timeout
                 .get_or_insert(SELECTION_TIMEOUT);
+            options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
             options
                 .write_concern
                 .get_or_insert(WriteConcern::builder().w(Acknowledgment::Majority).build());
@@ -202,25 +205,42 @@ impl GridFs {
         ))
     }
 
-    /// The names in a collection with the earliest date of each.
-    async fn dates(
-        &self,
-        collection: &Collection<Document>,
-        name: &str,
-        all: &mut HashMap<String, DateTime>,
-    ) -> io::Result<()> {
-        let group = doc! {"$group": {"_id": format!("${name}"), "date": {"$min": "$uploadDate"}}};
-        let mut found = tried("list", collection.aggregate([group])).await?;
-        while tried("list", found.advance()).await? {
-            let row: Document = found
+    /// The names of all files with their dates.
+    async fn files(&self) -> io::Result<HashMap<String, DateTime>> {
+        let mut dates = HashMap::new();
+        let wanted = self.files.find(doc! {});
+        let wanted = wanted.projection(doc! {"_id": 1, "uploadDate": 1});
+        let mut found = tried("list files", wanted).await?;
+        while tried("list files", found.advance()).await? {
+            let file: Document = found
                 .deserialize_current()
-                .map_err(|error| failed("list", &error))?;
-            if let (Ok(name), Ok(date)) = (row.get_str("_id"), row.get_datetime("date")) {
-                let earliest = all.entry(name.to_owned()).or_insert(*date);
-                *earliest = (*earliest).min(*date);
+                .map_err(|error| failed("list files", &error))?;
+            if let (Ok(name), Ok(date)) = (file.get_str("_id"), file.get_datetime("uploadDate")) {
+                dates.insert(name.to_owned(), *date);
             }
         }
-        Ok(())
+        Ok(dates)
+    }
+
+    /// The names of chunks that belong to no file, with their dates. The names come from the index
+    /// alone: looking at the chunks themselves would read the whole store.
+    async fn orphans(
+        &self,
+        files: &HashMap<String, DateTime>,
+    ) -> io::Result<Vec<(String, DateTime)>> {
+        let names = self.chunks.distinct("files_id", doc! {});
+        let names = tried("list chunks", names).await?;
+        let mut orphans = Vec::new();
+        let known = |name: &&str| !files.contains_key(*name);
+        for name in names.iter().filter_map(Bson::as_str).filter(known) {
+            let first = self.chunks.find_one(doc! {"files_id": name});
+            let first = first.sort(doc! {"n": 1}).projection(doc! {"uploadDate": 1});
+            let first = tried("read a chunk's date", first).await?;
+            // It may have been deleted, or have become a file, in between: neither is an orphan.
+            let date = first.and_then(|chunk| chunk.get_datetime("uploadDate").ok().copied());
+            orphans.extend(date.map(|date| (name.to_owned(), date)));
+        }
+        Ok(orphans)
     }
 }
 
@@ -274,9 +294,9 @@ impl Remote for GridFs {
 
     fn list(&self) -> io::Result<Vec<Listed>> {
         self.remotely.run(CALL_TIMEOUT, async {
-            let mut dates = HashMap::new();
-            self.dates(&self.files, "_id", &mut dates).await?;
-            self.dates(&self.chunks, "files_id", &mut dates).await?;
+            let mut dates = self.files().await?;
+            let orphans = self.orphans(&dates).await?;
+            dates.extend(orphans);
             let age = |date: DateTime| {
                 let written = date.to_system_time();
                 SystemTime::now()

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,11 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads of a store's client: they move bytes, nothing in them waits.
 const THREADS: usize = 2;
+/// What a call may take once the tier is being closed: a stop must not wait for a store that is silent.
+const CLOSING_LIMIT: Duration = Duration::from_secs(10);
 
 /// A small runtime for one store.
 pub(super) struct Remotely {
     runtime: tokio::runtime::Runtime,
     interrupt: Mutex<CancellationToken>,
+    closing: AtomicBool,
 }
 
 impl Remotely {
@@ -30,6 +34,7 @@ impl Remotely {
         Ok(Remotely {
             runtime,
             interrupt: Mutex::default(),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -40,6 +45,11 @@ impl Remotely {
         call: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
         let interrupted = self.interrupt.lock().clone();
+        let limit = if self.closing.load(Relaxed) {
+            limit.min(CLOSING_LIMIT)
+        } else {
+            limit
+        };
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -55,8 +65,9 @@ impl Remotely {
         })
     }
 
-    /// Ends what runs now.
+    /// Ends what runs now; what comes later is about the end, and short.
     pub(super) fn interrupt(&self) {
+        self.closing.store(true, Relaxed);
         std::mem::take(&mut *self.interrupt.lock()).cancel();
     }
 }

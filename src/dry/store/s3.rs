@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Credentials, Region};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::tls;
@@ -242,7 +243,7 @@ impl Remote for S3Store {
 }
 
 /// What was tried and all that is known about why it failed, with the kinds that callers look at.
-fn failed<E>(tried: &str, error: SdkError<E, aws_sdk_s3::config::http::HttpResponse>) -> io::Error
+fn failed<E>(tried: &str, error: SdkError<E, HttpResponse>) -> io::Error
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
@@ -256,5 +257,29 @@ where
         (Some(401 | 403), _) => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, format!("{tried}: {}", DisplayErrorContext(&error)))
+    io::Error::new(kind, format!("{tried}: {}", said(&error, status)))
+}
+
+/// What a store said, or what kept it from saying anything, in one line.
+fn said<E>(error: &SdkError<E, HttpResponse>, status: Option<u16>) -> String
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    if let Some(code) = error.code() {
+        return match error.message() {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        };
+    }
+    if let Some(status) = status {
+        return format!("answered with status {status}");
+    }
+    let mut said = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        said.push_str(": ");
+        said.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    said
 }
