@@ -22,8 +22,8 @@ const KEY: &[u8] = b"key";
 
 fn cache() -> Arc<Cache> {
     let config = TierConfig {
-        hot_size: ByteSize::kib(512),
-        cold_size: ByteSize::kib(512),
+        hot_size: ByteSize(512 << 10),
+        cold_size: ByteSize(512 << 10),
         ..TierConfig::default()
     };
     let clock = Arc::new(Clock::system());
