@@ -6,6 +6,7 @@ mod fleet;
 mod load;
 mod migration;
 mod outage;
+mod reload;
 mod shared;
 mod sharing;
 

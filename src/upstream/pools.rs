@@ -12,6 +12,10 @@ use super::ring::Ring;
 use super::server::Server;
 use super::undelivered::Undelivered;
 
+/// Former placements that are remembered. What a key has on a server from before them may come to
+/// light when it comes back there.
+const FORMER_MAX: usize = 8;
+
 /// The pools of a process, which a reload may replace while it runs.
 #[derive(Debug)]
 pub struct Pools {
@@ -24,10 +28,11 @@ pub struct Pools {
 /// The pools at one time.
 #[derive(Debug)]
 pub struct Members {
+    config: UpstreamConfig,
     placement: Arc<Placement>,
-    /// Who had the keys before the last reload.
-    previous: Option<Arc<Placement>>,
-    /// The servers of both, each once.
+    /// Who had the keys before, the last one first.
+    former: Vec<Arc<Placement>>,
+    /// The servers of all of them, each once.
     servers: Vec<Arc<Server>>,
 }
 
@@ -90,6 +95,9 @@ impl Pools {
             ..config.clone()
         };
         let mut current = self.current.lock();
+        if current.config == config {
+            return Ok(());
+        }
         *current = Arc::new(Members::open(&config, Some(&current))?);
         self.generation.fetch_add(1, Relaxed);
         Ok(())
@@ -108,11 +116,18 @@ impl Members {
                     let same = |server: &&Arc<Server>| server.is(address, pool);
                     let server = match servers.iter().chain(known).find(same) {
                         Some(server) => Arc::clone(server),
-                        None => Arc::new(Server::new(
-                            address,
-                            pool,
-                            Undelivered::open(undelivered_file(&config.state, address))?,
-                        )),
+                        None => {
+                            let mut all = servers.iter().chain(known);
+                            let there = all.find(|server| server.address.place == address.place);
+                            let undelivered = match there {
+                                Some(server) => Arc::clone(&server.undelivered),
+                                None => Arc::new(Undelivered::open(undelivered_file(
+                                    &config.state,
+                                    address,
+                                ))?),
+                            };
+                            Arc::new(Server::new(address, pool, undelivered))
+                        }
                     };
                     if !servers.iter().any(|known| Arc::ptr_eq(known, &server)) {
                         servers.push(Arc::clone(&server));
@@ -137,19 +152,24 @@ impl Members {
             .map(|route| (route.prefix.clone().into_boxed_slice(), route.pool))
             .collect();
         routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        let previous = before.map(|before| Arc::clone(&before.placement));
-        for server in previous.iter().flat_map(|previous| previous.servers()) {
+        let mut former: Vec<Arc<Placement>> = Vec::new();
+        if let Some(before) = before {
+            former.push(Arc::clone(&before.placement));
+            former.extend(before.former.iter().take(FORMER_MAX - 1).cloned());
+        }
+        for server in former.iter().flat_map(|former| former.servers()) {
             if !servers.iter().any(|known| Arc::ptr_eq(known, server)) {
                 servers.push(Arc::clone(server));
             }
         }
         Ok(Members {
+            config: config.clone(),
             placement: Arc::new(Placement {
                 is_migrating: pools.iter().any(|pool| pool.old.is_some()),
                 pools,
                 routes,
             }),
-            previous,
+            former,
             servers,
         })
     }
@@ -160,12 +180,18 @@ impl Members {
         self.placement.server(key)
     }
 
-    /// The server that had `key` before the last reload, if that is another one. What it still has
-    /// under the key must not come to light when the key comes back to it.
+    /// The servers that had `key` before reloads and do not have it now. What they still have under the
+    /// key must not come to light when the key comes back to them.
     #[inline]
-    pub fn former_server(&self, key: &[u8]) -> Option<&Arc<Server>> {
-        let former = self.previous.as_ref()?.server(key);
-        (!Arc::ptr_eq(former, self.server(key))).then_some(former)
+    pub fn former_servers(&self, key: &[u8]) -> impl Iterator<Item = &Arc<Server>> {
+        let former = self.former.iter().map(move |former| former.server(key));
+        former.filter(move |former| !former.is_at_the_place_of(self.server(key)))
+    }
+
+    /// Whether a server has keys now, or has those that move here.
+    pub fn is_used(&self, server: &Arc<Server>) -> bool {
+        let mut used = self.placement.servers().chain(self.old_servers());
+        used.any(|used| Arc::ptr_eq(used, server))
     }
 
     /// Whether keys of a pool move here from another.
@@ -182,7 +208,7 @@ impl Members {
         }
         let pool = self.placement.pool(key);
         let old = pool.old.as_ref()?.server(key);
-        (!Arc::ptr_eq(old, pool.members.server(key))).then_some(old)
+        (!old.is_at_the_place_of(pool.members.server(key))).then_some(old)
     }
 
     /// All servers that keys move here from.
@@ -191,7 +217,7 @@ impl Members {
         pools.flat_map(|pool| pool.old.iter().flat_map(|old| &old.servers))
     }
 
-    /// All servers, each once; those of before the last reload among them.
+    /// All servers, each once; those of before the last reloads among them.
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
     }
@@ -225,6 +251,11 @@ impl Ringed {
 }
 
 impl Server {
+    /// Whether both are one server, perhaps spoken to in different ways.
+    fn is_at_the_place_of(&self, other: &Server) -> bool {
+        self.address.place == other.address.place
+    }
+
     /// Whether this is the server that `address` of `pool` means, spoken to in the same way.
     fn is(&self, address: &Address, pool: &PoolConfig) -> bool {
         self.address.place == address.place

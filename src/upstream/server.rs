@@ -1,5 +1,6 @@
 //! One upstream server as all workers see it: is it up, what was asked of it, what it was not told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ pub struct Server {
     pub copies_since: AtomicU64,
     /// What it was asked.
     pub stats: Stats,
-    pub(super) undelivered: Undelivered,
+    /// Shared with what else speaks to the same place, as before a reload.
+    pub(super) undelivered: Arc<Undelivered>,
 }
 
 /// Figures of one server, of all workers together.
@@ -62,7 +64,11 @@ impl Stats {
 
 impl Server {
     /// A server of `pool` that nobody has spoken to yet.
-    pub(super) fn new(address: &Address, pool: &PoolConfig, undelivered: Undelivered) -> Server {
+    pub(super) fn new(
+        address: &Address,
+        pool: &PoolConfig,
+        undelivered: Arc<Undelivered>,
+    ) -> Server {
         Server {
             address: address.clone(),
             connect_timeout: pool.connect_timeout.0,

@@ -164,9 +164,9 @@ impl Proxy {
     }
 
     fn begin_write(&self, key: &[u8]) -> Option<Guard> {
-        let former = self.members.borrow().former_server(key).cloned();
-        if let Some(server) = former {
-            self.delete_at(&server, key, || {});
+        let members = Rc::clone(&self.members.borrow());
+        for server in members.former_servers(key) {
+            self.delete_at(server, key, || {});
         }
         let fence = self
             .copies()?

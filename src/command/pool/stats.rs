@@ -9,8 +9,17 @@ use crate::upstream::{LATENCY_US, Server};
 
 impl Proxy {
     pub(in super::super) fn stats(&self, rows: &mut Statistics<'_>) {
-        for server in self.members.borrow().servers() {
-            server_stats(server, rows);
+        let members = self.members.borrow();
+        let servers = members.servers();
+        for (at, server) in servers.iter().enumerate() {
+            // One that is spoken to in another way since a reload has the figures since then.
+            let place = &server.address.place;
+            if servers[..at]
+                .iter()
+                .all(|other| other.address.place != *place)
+            {
+                server_stats(server, rows);
+            }
         }
     }
 }

@@ -491,6 +491,7 @@ impl Proxy {
             let (waiting, failures, place) =
                 (Rc::clone(&waiting), Rc::clone(&failures), Rc::clone(&place));
             let (proxy, flushed) = (Rc::clone(self), Arc::clone(server));
+            let is_used = members.is_used(server);
             let request = Request::FlushAll {
                 delay,
                 form: Form::TEXT,
@@ -512,9 +513,12 @@ impl Proxy {
                             if at_once {
                                 flushed.keep_flush();
                             }
-                            let mut text = Vec::new();
-                            failed(&mut text, &form, failure);
-                            failures.set(Some(text));
+                            // One that has left the pools is told if it comes back.
+                            if is_used || !at_once {
+                                let mut text = Vec::new();
+                                failed(&mut text, &form, failure);
+                                failures.set(Some(text));
+                            }
                             Verdict::Fits
                         }
                     };
