@@ -6,6 +6,8 @@ use tempfile::TempDir;
 
 use crate::server::Server;
 
+const PATIENCE: &str = "[memcached]\nrequest_timeout = \"10s\"\nconnect_timeout = \"10s\"\n";
+
 /// Servers that keep their ports over restarts.
 #[derive(Debug)]
 pub struct Pool {
@@ -60,14 +62,26 @@ impl Pool {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn patient_proxy(&self) -> Server {
+    pub fn patient_proxy(&self, arguments: &[&str]) -> Server {
+        let config = self.patience();
+        self.proxy(&[&["--config", config.as_str()], arguments].concat())
+    }
+
+    /// A tiercache with copies in hot, as patient.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn patient_near_cache(&self, arguments: &[&str]) -> Server {
+        let config = self.patience();
+        self.near_cache(&[&["--config", config.as_str()], arguments].concat())
+    }
+
+    fn patience(&self) -> String {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let file = folder.path().join("c.toml");
-        let patient = "[memcached]\nrequest_timeout = \"10s\"\nconnect_timeout = \"10s\"\n";
-        std::fs::write(&file, patient).expect("it can be written");
-        let server = self.proxy(&["--config", &file.display().to_string()]);
+        std::fs::write(&file, PATIENCE).expect("it can be written");
         self.states.borrow_mut().push(folder);
-        server
+        file.display().to_string()
     }
 
     /// A tiercache with copies in hot.

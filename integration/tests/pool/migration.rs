@@ -87,9 +87,9 @@ fn keys_move_with_all_that_belongs_to_them_until_the_migration_ends() {
         moving.write(Some(&old.names()));
         let server = moving.start(arguments);
         let (mut before, mut client, mut after) = (
-            old.patient_proxy().connect_kept(),
+            old.patient_proxy(&[]).connect_kept(),
             server.connect(),
-            new.patient_proxy().connect_kept(),
+            new.patient_proxy(&[]).connect_kept(),
         );
         for number in 0..50 {
             let stored = ask(
@@ -322,7 +322,7 @@ fn whatever_races_with_a_migration_nobody_reads_what_was_changed() {
             (moving, server)
         })
         .collect();
-    let fill = old.patient_proxy();
+    let fill = old.patient_proxy(&[]);
     let shared = Shared::new();
     let mut filler = Worker::new(&shared, fill.connect(), random.bits(), Commands::All);
     let mut workers: Vec<Worker> = proxies

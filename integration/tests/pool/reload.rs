@@ -38,7 +38,7 @@ impl Reloaded {
 fn write(folder: &TempDir, servers: &[String], request_timeout: &str) {
     let text = format!(
         "[hot]\nbackend = \"memcached\"\n[memcached]\nservers = {servers:?}\n\
-         request_timeout = \"{request_timeout}\"\nstate = {:?}\n",
+         request_timeout = \"{request_timeout}\"\nconnect_timeout = \"10s\"\nstate = {:?}\n",
         folder.path().join("state")
     );
     fs::write(folder.path().join("c.toml"), text).expect("it can be written");

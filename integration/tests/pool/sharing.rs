@@ -35,7 +35,7 @@ fn comparing_pool() -> Pool {
 fn a_proxy_reads_its_own_writes() {
     let pool = Pool::of_memcached(&[1, 1, 1]);
     for sharing in ["private", "through", "strict"] {
-        let server = pool.near_cache(&["--cold-sharing", sharing, "-t", "4"]);
+        let server = pool.patient_near_cache(&["--cold-sharing", sharing, "-t", "4"]);
         // Connections of different workers.
         let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
         for round in 0..100 {
@@ -60,7 +60,10 @@ fn a_proxy_reads_its_own_writes() {
 fn through_serves_from_copies_and_sees_others_writes_in_time() {
     let pool = Pool::of_memcached(&[1]);
     let near = ["--cold-sharing", "through", "--cold-fresh", "2s"];
-    let (one, other) = (pool.near_cache(&near), pool.near_cache(&near));
+    let (one, other) = (
+        pool.patient_near_cache(&near),
+        pool.patient_near_cache(&near),
+    );
     let (mut writer, mut reader) = (one.connect(), other.connect());
     set(&mut writer, "first");
     assert_eq!(get(&mut reader).as_deref(), Some(&b"first"[..]));
@@ -83,7 +86,10 @@ fn through_serves_from_copies_and_sees_others_writes_in_time() {
 fn strict_always_reads_the_newest_and_moves_no_value_for_it() {
     let pool = comparing_pool();
     let near = ["--cold-sharing", "strict"];
-    let (one, other) = (pool.near_cache(&near), pool.near_cache(&near));
+    let (one, other) = (
+        pool.patient_near_cache(&near),
+        pool.patient_near_cache(&near),
+    );
     let (mut writer, mut reader) = (one.connect(), other.connect());
     for round in 0..200 {
         let value = format!("value{round}");
@@ -153,7 +159,7 @@ fn server_that_is_started_anew() -> String {
 #[test]
 fn a_copy_expires_with_its_item() {
     let pool = Pool::of_memcached(&[1]);
-    let server = pool.near_cache(&["--cold-sharing", "private"]);
+    let server = pool.patient_near_cache(&["--cold-sharing", "private"]);
     let mut client = server.connect();
     assert_eq!(
         client.ask(b"set k 0 2 1\r\nx\r\n").expect("it answers"),
@@ -167,7 +173,7 @@ fn a_copy_expires_with_its_item() {
 #[test]
 fn copies_go_with_a_flush() {
     let pool = Pool::of_memcached(&[1, 1]);
-    let server = pool.near_cache(&["--cold-sharing", "private"]);
+    let server = pool.patient_near_cache(&["--cold-sharing", "private"]);
     let mut client = server.connect();
     set(&mut client, "x");
     assert!(get(&mut client).is_some());
@@ -179,12 +185,7 @@ fn copies_go_with_a_flush() {
 #[test]
 fn a_pipeline_over_many_servers_is_answered_in_order() {
     let pool = Pool::of_memcached(&[1, 1, 1]);
-    // A server that is busy with other tests is late, not gone.
-    let folder = TempDir::new().expect("a temporary folder can be made");
-    let file = folder.path().join("c.toml");
-    fs::write(&file, "[memcached]\nrequest_timeout = \"10s\"\n").expect("it can be written");
-    let patient = ["--config", &file.display().to_string()];
-    for server in [pool.proxy(&patient), pool.near_cache(&patient)] {
+    for server in [pool.patient_proxy(&[]), pool.patient_near_cache(&[])] {
         let mut client = server.connect();
         let sets: String = (0..2000)
             .map(|n| format!("set key{n} 0 0 {}\r\nvalue{n}\r\n", 5 + n.to_string().len()))
@@ -230,7 +231,7 @@ fn a_reload_moves_keys_without_dropping_anybody() {
     let configure = |servers: &[String]| {
         let text = format!(
             "[cold]\nbackend = \"memcached\"\n[memcached]\nservers = {servers:?}\n\
-             request_timeout = \"10s\"\nstate = {:?}\n",
+             request_timeout = \"10s\"\nconnect_timeout = \"10s\"\nstate = {:?}\n",
             folder.path().join("state")
         );
         fs::write(&file, text).expect("it can be written");

@@ -10,6 +10,7 @@
 //! every reply is read and written anew. A server that does not answer makes reads misses and
 //! writes errors.
 
+mod copy;
 mod migrate;
 mod read;
 mod relay;
