@@ -65,7 +65,7 @@ impl Marks {
 
     /// All marks as the low four bits of a byte.
     #[inline]
-    pub fn bits(self) -> u8 {
+    pub const fn bits(self) -> u8 {
         self.0
     }
 

@@ -126,54 +126,141 @@ impl Deref for Words {
     }
 }
 
-/// Shortest range that [`append_bytes`] takes.
-pub const APPEND_BYTES_MIN: usize = 16;
+/// Shortest range that [`Tail::push_words`] takes.
+pub const COPY_BYTES_MIN: usize = 16;
 
-/// Appends the `len` bytes from byte `offset` of `words` on to `out`. Other threads may store to
-/// the words meanwhile: the result is then some mix of old and new bytes, as from relaxed loads of
-/// single bytes. A `memcpy` would be a data race, and loads of whole words that are shifted into
-/// place take several times the instructions.
+/// The end of a vector while many short pieces are written to it. There is room for all of them
+/// from the start, so each is a bare copy; the vector gets its length when this is dropped.
 ///
 /// # Panics
-/// When the words end before, or `len` is below [`APPEND_BYTES_MIN`].
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline]
-pub fn append_bytes(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u8>) {
-    use std::arch::asm;
-    /// From here on the processor's own string copy is as fast.
-    const STRING_COPY_BYTES_MIN: usize = 512;
+/// Each of its functions, when there is no room for the piece.
+#[derive(Debug)]
+pub struct Tail<'a> {
+    out: &'a mut Vec<u8>,
+    /// How far it is written, and how far it may be.
+    at: usize,
+    end: usize,
+}
 
-    let end = offset.checked_add(len);
-    assert!(len >= APPEND_BYTES_MIN && end.is_some_and(|end| end <= size_of_val(words)));
-    out.reserve(len);
-    // SAFETY: what is read lies inside `words`. `reserve` made room behind the vector's length, which covers
-    // the bytes only once they are written. The last piece of the loop overlaps the one before it
-    // instead of going past either end.
-    unsafe {
-        let from = words.as_ptr().cast::<u8>().add(offset);
-        let to = out.as_mut_ptr().add(out.len());
-        if len >= STRING_COPY_BYTES_MIN {
-            asm!(
-                "rep movsb",
-                inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-                options(nostack, preserves_flags),
-            );
-        } else {
-            asm!(
-                "2:",
-                "movdqu {piece}, [{from} + {at}]",
-                "movdqu [{to} + {at}], {piece}",
-                "add {at}, 16",
-                "cmp {at}, {last}",
-                "jb 2b",
-                "movdqu {piece}, [{from} + {last}]",
-                "movdqu [{to} + {last}], {piece}",
-                from = in(reg) from, to = in(reg) to, last = in(reg) len - 16,
-                at = inout(reg) 0usize => _, piece = out(xmm_reg) _,
-                options(nostack),
-            );
+impl<'a> Tail<'a> {
+    /// The end of `out`, with room for `bytes` more.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>, bytes: usize) -> Tail<'a> {
+        out.reserve(bytes);
+        let (at, end) = (out.len(), out.capacity());
+        Tail { out, at, end }
+    }
+
+    #[inline]
+    fn check(&self, bytes: usize) {
+        assert!(bytes <= self.end - self.at, "room was made");
+    }
+
+    /// Writes bytes.
+    #[inline]
+    pub fn push<const N: usize>(&mut self, piece: [u8; N]) {
+        self.check(N);
+        // SAFETY: `at` is at most the capacity, and `N` bytes behind it are within. The vector owns them and
+        // nobody else looks at them.
+        unsafe {
+            let to = self.out.as_mut_ptr().add(self.at);
+            std::ptr::copy_nonoverlapping(piece.as_ptr(), to, N);
         }
-        out.set_len(out.len() + len);
+        self.at += N;
+    }
+
+    /// Writes the first `len` bytes of a piece, for which there is room as a whole.
+    #[inline]
+    pub fn push_part<const N: usize>(&mut self, piece: [u8; N], len: usize) {
+        assert!(len <= N);
+        self.push(piece);
+        self.at -= N - len;
+    }
+
+    /// Writes a few bytes. A copy of unknown length is a call that costs more than they do.
+    #[inline]
+    pub fn push_short(&mut self, bytes: &[u8]) {
+        let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
+        for chunk in chunks {
+            self.push(*chunk);
+        }
+        match bytes.last_chunk::<WORD_BYTES>() {
+            // The last bytes again, over some that are written already.
+            Some(last) if !rest.is_empty() => {
+                self.at -= WORD_BYTES - rest.len();
+                self.push(*last);
+            }
+            Some(_) => {}
+            None => rest.iter().for_each(|byte| self.push([*byte])),
+        }
+    }
+
+    /// Writes the `len` bytes from byte `offset` of `words` on. Other threads may store to the words
+    /// meanwhile: the result is then some mix of old and new bytes, as from relaxed loads of single
+    /// bytes. A `memcpy` would be a data race, and loads of whole words that are shifted into place
+    /// take several times the instructions.
+    ///
+    /// # Panics
+    /// Also when the words end before, or `len` is below [`COPY_BYTES_MIN`].
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline]
+    pub fn push_words(&mut self, words: &[AtomicU64], offset: usize, len: usize) {
+        use std::arch::asm;
+        /// From here on the processor's own string copy is as fast.
+        const STRING_COPY_BYTES_MIN: usize = 512;
+
+        let end = offset.checked_add(len);
+        assert!(len >= COPY_BYTES_MIN && end.is_some_and(|end| end <= size_of_val(words)));
+        self.check(len);
+        // SAFETY: what is read lies inside `words`; what is written lies inside the vector's capacity, behind what
+        // is written. The last pieces of the loop overlap those before them instead of going past either end.
+        unsafe {
+            let from = words.as_ptr().cast::<u8>().add(offset);
+            let to = self.out.as_mut_ptr().add(self.at);
+            if len >= STRING_COPY_BYTES_MIN {
+                asm!(
+                    "rep movsb",
+                    inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                    options(nostack, preserves_flags),
+                );
+            } else {
+                // Whole pairs of 16 bytes, then the last 32, or the first and the last 16 of fewer.
+                asm!(
+                    "mov {at}, 32",
+                    "cmp {len}, 32",
+                    "jbe 4f",
+                    "3:",
+                    "movdqu {piece}, [{from} + {at} - 32]",
+                    "movdqu {other}, [{from} + {at} - 16]",
+                    "movdqu [{to} + {at} - 32], {piece}",
+                    "movdqu [{to} + {at} - 16], {other}",
+                    "add {at}, 32",
+                    "cmp {at}, {len}",
+                    "jb 3b",
+                    "movdqu {piece}, [{from} + {len} - 32]",
+                    "movdqu [{to} + {len} - 32], {piece}",
+                    "jmp 5f",
+                    "4:",
+                    "movdqu {piece}, [{from}]",
+                    "movdqu [{to}], {piece}",
+                    "5:",
+                    "movdqu {piece}, [{from} + {len} - 16]",
+                    "movdqu [{to} + {len} - 16], {piece}",
+                    from = in(reg) from, to = in(reg) to, len = in(reg) len,
+                    at = out(reg) _, piece = out(xmm_reg) _, other = out(xmm_reg) _,
+                    options(nostack),
+                );
+            }
+        }
+        self.at += len;
+    }
+}
+
+impl Drop for Tail<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: everything up to `at` is written, and `at` is at most the capacity.
+        unsafe { self.out.set_len(self.at) };
     }
 }
 
@@ -203,6 +290,49 @@ mod tests {
         words[5000].store(7, Relaxed);
         words.release(0..words.len());
         assert_eq!(words[5000].load(Relaxed), 0);
+    }
+
+    // Pieces of every length around the sizes of the copies.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[test]
+    fn pieces_are_appended() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1024).collect();
+        let (chunks, _) = bytes.as_chunks::<WORD_BYTES>();
+        let words: Vec<AtomicU64> = chunks
+            .iter()
+            .map(|chunk| AtomicU64::new(u64::from_le_bytes(*chunk)))
+            .collect();
+        for len in (0..140).chain(500..530) {
+            for offset in [0, 1, 4, 7, 8, 21] {
+                let mut out = b"before".to_vec();
+                let mut tail = Tail::new(&mut out, 3 + len + len + 1);
+                tail.push(*b"abc");
+                tail.push_short(&bytes[offset..offset + len]);
+                if len >= COPY_BYTES_MIN {
+                    tail.push_words(&words, offset, len);
+                } else {
+                    tail.push_short(&bytes[offset..offset + len]);
+                }
+                tail.push_part(*b"!", 1);
+                drop(tail);
+                let piece = &bytes[offset..offset + len];
+                assert_eq!(
+                    out,
+                    [b"beforeabc", piece, piece, b"!"].concat(),
+                    "{len} {offset}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "room was made")]
+    fn pieces_need_room() {
+        let mut out = Vec::new();
+        let mut tail = Tail::new(&mut out, 16);
+        for _ in 0..1000 {
+            tail.push([0; 16]);
+        }
     }
 
     #[test]

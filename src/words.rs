@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::memory::WORD_BYTES;
+use crate::memory::{Tail, WORD_BYTES};
 
 /// Calls a function that is generic over a shift in bits with the constant that a variable holds:
 /// by a constant, a shift over two words is one instruction.
@@ -119,12 +119,23 @@ impl<'a> Writer<'a> {
 
 /// At most 7 bytes as the low end of a word.
 #[inline]
-fn low_bytes(bytes: &[u8]) -> u64 {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().enumerate() {
-        value |= u64::from(*byte) << (8 * place);
+pub fn low_bytes(bytes: &[u8]) -> u64 {
+    // Two looks that overlap, or three, instead of one at each.
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let shift = 8 * (bytes.len() - 4);
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift
+        }
+        _ => match bytes {
+            [] => 0,
+            [first, ..] => {
+                let (middle, last) = (bytes.len() / 2, bytes.len() - 1);
+                u64::from(*first)
+                    | u64::from(bytes[middle]) << (8 * middle)
+                    | u64::from(bytes[last]) << (8 * last)
+            }
+        },
     }
-    value
 }
 
 /// The 8 bytes at byte `offset`; bytes past the last word read as zero.
@@ -191,28 +202,67 @@ fn push_shifted<const SHIFT: u32>(
 /// Appends `len` bytes from byte `offset` on to `out`.
 #[inline]
 pub fn append_to(words: &[AtomicU64], offset: usize, len: usize, out: &mut Vec<u8>) {
+    push_to(words, offset, len, &mut Tail::new(out, len));
+}
+
+/// Writes `len` bytes from byte `offset` on to the end of a vector that has room for them.
+#[inline]
+pub fn push_to(words: &[AtomicU64], offset: usize, len: usize, tail: &mut Tail<'_>) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= crate::memory::APPEND_BYTES_MIN {
-        return crate::memory::append_bytes(words, offset, len, out);
+    if len >= crate::memory::COPY_BYTES_MIN {
+        return tail.push_words(words, offset, len);
     }
-    let start = out.len();
-    out.resize(start + len, 0);
-    copy_out(words, offset, &mut out[start..]);
+    let end = offset + len;
+    let mut at = offset;
+    while end - at >= WORD_BYTES {
+        tail.push(load_u64(words, at).to_le_bytes());
+        at += WORD_BYTES;
+    }
+    for at in at..end {
+        tail.push([load_u64(words, at) as u8]);
+    }
 }
 
 /// Whether the bytes from byte `offset` on begin with `expected`.
-#[inline]
+#[inline(always)]
 pub fn equal(words: &[AtomicU64], offset: usize, expected: &[u8]) -> bool {
     let Some(words) = words.get(offset / WORD_BYTES..) else {
         return expected.is_empty();
     };
-    let shift = 8 * (offset % WORD_BYTES) as u32;
+    match offset % WORD_BYTES {
+        0 => equal_whole(words, expected),
+        // Half a word is what the header of an item leaves.
+        4 => match (words, expected.split_first_chunk::<4>()) {
+            ([first, words @ ..], Some((half, expected))) => {
+                (first.load(Relaxed) >> 32) as u32 == u32::from_le_bytes(*half)
+                    && equal_whole(words, expected)
+            }
+            _ => equal_shifted(words, 32, expected),
+        },
+        at => equal_shifted(words, 8 * at as u32, expected),
+    }
+}
+
+/// Whether words begin with these bytes.
+#[inline(always)]
+fn equal_whole(words: &[AtomicU64], expected: &[u8]) -> bool {
+    let (chunks, rest) = expected.as_chunks::<WORD_BYTES>();
+    let Some((whole, behind)) = words.split_at_checked(chunks.len()) else {
+        return false;
+    };
+    for (chunk, word) in chunks.iter().zip(whole) {
+        if word.load(Relaxed) != u64::from_le_bytes(*chunk) {
+            return false;
+        }
+    }
+    rest.is_empty() || same_low(behind.first().map_or(0, |word| word.load(Relaxed)), rest)
+}
+
+/// Whether the bytes from `shift` bits into the first of `words` on are these.
+#[cold]
+fn equal_shifted(words: &[AtomicU64], shift: u32, expected: &[u8]) -> bool {
     let mut words = words.iter().map(|word| word.load(Relaxed));
     let (chunks, rest) = expected.as_chunks::<WORD_BYTES>();
-    if shift == 0 {
-        let same = |chunk: &[u8; WORD_BYTES]| words.next() == Some(u64::from_le_bytes(*chunk));
-        return chunks.iter().all(same) && same_low(words.next().unwrap_or(0), rest);
-    }
     // What of the last word loaded is not compared yet.
     let mut left = words.next().unwrap_or(0) >> shift;
     for chunk in chunks {

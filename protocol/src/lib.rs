@@ -49,6 +49,7 @@ mod meta;
 mod number;
 mod parsed;
 mod peek;
+mod plain;
 mod store_header;
 
 pub use decoder::{CloseReason, Decoded, Decoder, Refusal, Syntax};
@@ -57,5 +58,6 @@ pub use error::Reject;
 pub use exptime::Exptime;
 pub use key::Keys;
 pub use peek::peek_reads;
+pub use plain::{PlainGets, PlainKey};
 pub use reply::{DecodedReply, PacketDecoder, Reply, ReplyDecoder};
 pub use request::{BinaryForm, Form, MetaForm, Request};

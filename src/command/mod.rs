@@ -15,6 +15,7 @@ mod auth;
 mod detail;
 mod late;
 mod listing;
+mod plain;
 mod pool;
 mod remove;
 mod retrieve;
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 pub use auth::Shown;
 pub use detail::Detail;
 pub use late::Late;
+pub use plain::Answered;
 pub use pool::Upstream;
 pub use settings::{Control, MEMCACHED_VERSION, Settings, Stop};
 pub use strict::Strict;
@@ -42,10 +44,11 @@ use crate::auth::Users;
 use crate::clients::Clients;
 use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
-use crate::tier::{Attempt, Below, Blocked, Cache, KeyHash, Local, Outcome, WINDOW_KEYS};
+use crate::tier::{Attempt, Below, Blocked, Cache, Local, Near, Outcome, WINDOW_KEYS};
 use crate::tls::{Tls, TlsError};
 use crate::watch::{Subscription, Watch};
 use listing::Listing;
+use plain::Window;
 use pool::Proxy;
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
@@ -88,6 +91,7 @@ pub struct Executor {
     /// Socket of the client whose requests are executed.
     client: i32,
     proxy: Option<Rc<Proxy>>,
+    window: Box<Window>,
 }
 
 /// Where a partly done request goes on. One per request, fresh for each.
@@ -115,6 +119,12 @@ impl Progress {
             late,
             ..Progress::default()
         }
+    }
+
+    /// The progress of a request some of whose keys are answered already.
+    #[must_use]
+    pub fn behind_keys(self, keys_done: usize) -> Progress {
+        Progress { keys_done, ..self }
     }
 
     fn listing(&mut self) -> &mut Listing {
@@ -173,6 +183,7 @@ impl Executor {
             now,
             client: -1,
             proxy,
+            window: Box::default(),
         }
     }
 
@@ -198,22 +209,25 @@ impl Executor {
     }
 
     /// Looks at the reads that `input` begins with, so that what they need is near when they are
-    /// executed. Tells how many bytes of input they are.
+    /// executed. Tells how many bytes of input they are; none for those that
+    /// [`answer_plain`](Self::answer_plain) looks at itself.
     #[inline]
     pub fn look_ahead(&self, input: &[u8]) -> usize {
+        if self.takes_plain(input) {
+            return 0;
+        }
         if self.proxy.as_ref().is_some_and(|proxy| !proxy.has_copies()) {
             return input.len();
         }
-        let mut hashes = [KeyHash(0); WINDOW_KEYS];
+        let mut window = [Near::default(); WINDOW_KEYS];
         let (mut count, mut covered) = (0, 0);
-        for (place, (key, line_bytes)) in hashes.iter_mut().zip(peek_reads(input)) {
-            *place = self.shared.cache.hash(key);
+        for (near, (key, line_bytes)) in window.iter_mut().zip(peek_reads(input)) {
+            *near = Near::new(self.shared.cache.hash(key));
             count += 1;
             covered += line_bytes;
         }
         if count > 1 {
-            let hashes = hashes[..count].iter().copied();
-            self.shared.cache.bring_near(hashes);
+            self.shared.cache.bring_near(&mut window[..count]);
         }
         covered
     }

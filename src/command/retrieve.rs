@@ -9,6 +9,7 @@ use tiercache_protocol::request::{BinaryForm, Get, GetOne, Inspect, MetaForm, Re
 use super::watch::Met;
 use super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, Wait, is_plain};
 use crate::entry::{Facts, Marks};
+use crate::memory::Tail;
 use crate::metrics::Counters;
 use crate::tier::{
     Ahead, Attempt, Change, Current, Decision, KeyHash, Lookup, NewItem, Outcome, Tier, Value, View,
@@ -62,11 +63,11 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> Flow {
         let mut ahead = Ahead::new(keys);
-        while let Some((key, hash)) = ahead.next(&self.shared.cache) {
+        while let Some((key, near)) = ahead.next(&self.shared.cache) {
             if out.len() > OUT_BYTES_SOFT_MAX {
                 return Flow::Flush;
             }
-            if let Err(wait) = self.get_key(get, key, hash, &mut progress.attempt, out) {
+            if let Err(wait) = self.get_key(get, key, near.hash, &mut progress.attempt, out) {
                 for later in ahead.rest().take(PREFETCH_KEYS_MAX) {
                     self.shared.cache.prefetch(&mut self.local, later);
                 }
@@ -515,6 +516,28 @@ pub(super) fn write_value(
     view.append_value(out);
     out.extend_from_slice(b"\r\n");
     value_len
+}
+
+/// As [`write_value`], without CAS unique.
+#[inline]
+pub(super) fn write_plain_value(out: &mut Vec<u8>, key: &[u8], view: &View<'_>) {
+    let value_len = view.value_bytes();
+    match encode::short_facts(view.flags(), value_len) {
+        Some((facts, facts_len)) => {
+            let line_len = encode::VALUE.len() + key.len() + facts.len();
+            let mut tail = Tail::new(out, line_len + value_len + b"\r\n".len());
+            tail.push(*encode::VALUE);
+            tail.push_short(key);
+            tail.push_part(facts, facts_len);
+            view.write_value(&mut tail);
+            tail.push(*b"\r\n");
+        }
+        None => {
+            encode::value_line(out, key, view.flags(), value_len, None);
+            view.append_value(out);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// The packet of a hit. Answers the value's length.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::clock::UnixSeconds;
 use crate::entry::{Facts, Marks};
-use crate::memory::WORD_BYTES;
+use crate::memory::{Tail, WORD_BYTES};
 use crate::words::{self, Writer};
 
 /// Bytes of the fixed header.
@@ -146,6 +146,12 @@ impl<'a> Item<'a> {
         words::append_to(self.words, self.value_offset(), self.value_bytes(), out);
     }
 
+    /// Writes the value to the end of a vector that has room for it.
+    #[inline]
+    pub fn write_value(&self, tail: &mut Tail<'_>) {
+        words::push_to(self.words, self.value_offset(), self.value_bytes(), tail);
+    }
+
     /// Fills `out`, as long as key and value together, with both.
     pub fn copy_key_value(&self, out: &mut [u8]) {
         words::copy_out(self.words, self.key_offset(), out);
@@ -216,6 +222,17 @@ impl<'a> Item<'a> {
         let word = self.words[1].load(Relaxed);
         if word as u32 != now {
             self.words[1].store(word >> 32 << 32 | u64::from(now), Relaxed);
+        }
+    }
+
+    /// Stores that a client fetched it now. Only the holder of the key's shard lock may.
+    #[inline]
+    pub fn set_access(&self, now: UnixSeconds) {
+        const FETCHED: u64 = (Marks::FETCHED.bits() as u64) << 8;
+        self.set_last_access(now);
+        let word = self.words[2].load(Relaxed);
+        if word & FETCHED == 0 {
+            self.words[2].store(word | FETCHED, Relaxed);
         }
     }
 

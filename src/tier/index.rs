@@ -12,7 +12,6 @@ use super::slot::{Slot, Tag, Tier};
 use super::table::{SLOT_BYTES, Table, home};
 use crate::entry::{HashSeed, hash_key};
 use crate::memory;
-use crate::ram::Address;
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -95,6 +94,12 @@ impl Shard {
         self.counts.clean = self.counts.clean + self.clean(old.tag) - clean;
     }
 
+    /// Counts a hit of the slot in RAM at a place, at this stamp.
+    #[inline]
+    pub fn touch(&mut self, place: usize, stamp: u16) {
+        self.table.touch(place, stamp);
+    }
+
     /// Removes a slot.
     #[inline]
     pub fn remove(&mut self, place: usize, old: Slot) {
@@ -127,13 +132,6 @@ impl Shard {
     #[inline]
     pub fn at_location(&self, tag: Tag, location: super::slot::Location) -> Option<(usize, Slot)> {
         self.table.find_first(tag, |slot| slot.location == location)
-    }
-
-    /// Where an item of a tag lies in RAM; most tags have one item.
-    #[inline]
-    pub fn address_of(&self, tag: Tag) -> Option<Address> {
-        let (_, slot) = self.table.find_first(tag, |slot| !slot.location.is_dry())?;
-        slot.location.address()
     }
 
     /// The dry slot of a tag.

@@ -37,7 +37,7 @@ mod stats;
 mod table;
 mod view;
 
-pub use ahead::{Ahead, WINDOW_KEYS};
+pub use ahead::{Ahead, Near, NearRead, WINDOW_KEYS};
 pub use cache::{Cache, Local, OnAccess, StartError};
 pub use config::TierConfig;
 pub use copies::{Copied, Copies, Fence};

@@ -7,10 +7,10 @@
 use super::cache::{Cache, Head, Local, NoRoom, Patience};
 use super::fetch::{Attempt, Blocked};
 use super::index::{KeyHash, Shard};
-use super::slot::{HITS_MAX, Location, Slot, Tier};
+use super::slot::{Location, Slot, Tier};
 use super::view::{Current, Decision, Lookup, Outcome, Value, View};
 use crate::clock::UnixSeconds;
-use crate::entry::{Facts, Marks, expired};
+use crate::entry::{Facts, expired};
 use crate::fault::{self, Mutant};
 use crate::ram::{Item, item};
 
@@ -35,7 +35,12 @@ impl Cache {
 
     /// The slot of a key's item in RAM, expired or not.
     #[inline]
-    fn find_ram(&self, shard: &Shard, hash: KeyHash, key: &[u8]) -> Option<(usize, Slot)> {
+    pub(super) fn find_ram(
+        &self,
+        shard: &Shard,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Option<(usize, Slot)> {
         shard.table().find_first(hash.tag(), |slot| {
             slot.location
                 .address()
@@ -108,7 +113,7 @@ impl Cache {
                     };
                     let result = match serve(view) {
                         Some(served) => {
-                            touch_item(&mut shard, place, slot, item, now, self.stamp());
+                            touch_item(&mut shard, place, item, now, self.stamp());
                             Lookup::Hit(served)
                         }
                         None => Lookup::Declined,
@@ -238,7 +243,7 @@ impl Cache {
                         let changed = Slot { exptime, ..slot };
                         shard.replace(place, slot, changed);
                         if change.access {
-                            touch_item(&mut shard, place, changed, item, now, self.stamp());
+                            touch_item(&mut shard, place, item, now, self.stamp());
                         }
                     }
                     return Outcome::Done { result, cas: 0 };
@@ -432,25 +437,13 @@ fn push_present(writer: &mut crate::words::Writer<'_>, present: Option<Item<'_>>
 
 /// Counts an access: hits and stamp in the slot, time and the fetched mark in the item.
 #[inline]
-fn touch_item(
+pub(super) fn touch_item(
     shard: &mut Shard,
     place: usize,
-    slot: Slot,
     item: Item<'_>,
     now: UnixSeconds,
     stamp: u16,
 ) {
-    if slot.hits < HITS_MAX || slot.stamp != stamp {
-        shard.replace(
-            place,
-            slot,
-            Slot {
-                hits: (slot.hits + 1).min(HITS_MAX),
-                stamp,
-                ..slot
-            },
-        );
-    }
-    item.set_last_access(now);
-    item.set_marks(item.marks().with(Marks::FETCHED));
+    shard.touch(place, stamp);
+    item.set_access(now);
 }

@@ -180,6 +180,31 @@ impl Slot {
         [first, self.location.0 | low | used]
     }
 
+    /// The second word of a slot in RAM after a hit at this stamp.
+    #[inline]
+    pub(super) fn touched(second: u64, stamp: u16) -> u64 {
+        let more = u64::from(second & RAM_HITS != RAM_HITS) << RAM_HITS_SHIFT;
+        (second + more) & !RAM_STAMP | u64::from(stamp) << RAM_STAMP_SHIFT
+    }
+
+    /// Whether a second word belongs to a slot in RAM whose tag has the low bits of `tag`.
+    #[inline]
+    pub(super) fn is_in_ram(second: u64, tag: Tag) -> bool {
+        second & (DRY | RAM | TAG) == RAM | tag.0 << TAG_SHIFT & TAG
+    }
+
+    /// Whether two second words, the other of a slot in RAM, are of one location and tag.
+    #[inline]
+    pub(super) fn same_location(one: u64, other: u64) -> bool {
+        (one ^ other) & !(RAM_HITS | RAM_STAMP) == 0
+    }
+
+    /// The location in the second word of a slot in RAM.
+    #[inline]
+    pub(super) fn ram_location(second: u64) -> Location {
+        Location(second & !(RAM_HITS | RAM_STAMP | TAG))
+    }
+
     /// The slot in two words, the second of which is not zero.
     #[inline]
     pub(super) fn from_words(words: [u64; 2]) -> Slot {
@@ -206,6 +231,36 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A hit changes hits and stamp alone, and hits end at their most.
+    #[test]
+    fn a_hit_is_counted_in_place() {
+        let address = Address {
+            segment: (1 << Address::SEGMENT_BITS) - 1,
+            word: (1 << Address::WORD_BITS) - 1,
+        };
+        for kind in [SegmentKind::Hot, SegmentKind::Cold] {
+            for hits in 0..=HITS_MAX {
+                let slot = Slot {
+                    tag: Tag::of_hash(u64::MAX),
+                    exptime: 7,
+                    location: Location::ram(kind, address),
+                    hits,
+                    stamp: 5,
+                };
+                let [first, second] = slot.to_words();
+                let touched = Slot::touched(second, (1 << STAMP_BITS) - 2);
+                let expected = Slot {
+                    hits: (hits + 1).min(HITS_MAX),
+                    stamp: (1 << STAMP_BITS) - 2,
+                    ..slot
+                };
+                assert_eq!(Slot::from_words([first, touched]), expected);
+                assert!(Slot::same_location(second, touched));
+                assert_eq!(Slot::ram_location(touched), slot.location);
+            }
+        }
+    }
 
     #[test]
     fn a_slot_reads_back() {

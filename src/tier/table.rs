@@ -112,6 +112,37 @@ impl Table {
         (words[1] != 0).then(|| Slot::from_words(words))
     }
 
+    /// The first slot of a tag in RAM: its place and its second word.
+    #[inline]
+    pub fn seek(&self, tag: Tag) -> Option<(usize, u64)> {
+        let (slots, _) = self.words.as_chunks::<SLOT_WORDS>();
+        let high = tag.high();
+        let home = self.home(high);
+        for (step, [first, second]) in slots.get(home..)?.iter().enumerate() {
+            let first = first.load(Relaxed);
+            let found = (first >> 32) as u32;
+            if found < high && first != 0 {
+                continue;
+            }
+            let second = second.load(Relaxed);
+            if found > high || second == 0 {
+                return None;
+            }
+            if found == high && Slot::is_in_ram(second, tag) {
+                return Some((home + step, second));
+            }
+        }
+        None
+    }
+
+    /// The exptime of the slot at a place and its second word now, if it lies where it did when that
+    /// was `second`. The place of an item in RAM tells it from all others of the table.
+    #[inline]
+    pub fn seen_at(&self, place: usize, second: u64) -> Option<(u32, u64)> {
+        let [first, now] = self.words_at(place);
+        Slot::same_location(now, second).then_some((first as u32, now))
+    }
+
     /// The first slot in use from a place on, and its place.
     pub fn next_from(&self, place: usize) -> Option<(usize, Slot)> {
         (place..self.slots()).find_map(|place| Some((place, self.get(place)?)))
@@ -132,21 +163,41 @@ impl Table {
         mut wanted: impl FnMut(&Slot) -> bool,
     ) -> Option<(usize, Slot)> {
         let (slots, _) = self.words.as_chunks::<SLOT_WORDS>();
-        let home = self.home(tag.high());
+        let high = tag.high();
+        let home = self.home(high);
         for (step, [first, second]) in slots.get(home..)?.iter().enumerate() {
-            let words = [first.load(Relaxed), second.load(Relaxed)];
-            let high = (words[0] >> 32) as u32;
-            if words[1] == 0 || high > tag.high() {
+            let first = first.load(Relaxed);
+            let found = (first >> 32) as u32;
+            if found < high {
+                // An empty slot has two zeros; most slots are told from it by their first word.
+                if first == 0 && second.load(Relaxed) == 0 {
+                    return None;
+                }
+                continue;
+            }
+            let second = second.load(Relaxed);
+            if found > high || second == 0 {
                 return None;
             }
-            if high == tag.high() {
-                let slot = Slot::from_words(words);
-                if slot.tag == tag && wanted(&slot) {
-                    return Some((home + step, slot));
-                }
+            let slot = Slot::from_words([first, second]);
+            if slot.tag == tag && wanted(&slot) {
+                return Some((home + step, slot));
             }
         }
         None
+    }
+
+    /// Counts a hit of the slot in RAM at a place, at this stamp.
+    #[inline]
+    pub fn touch(&mut self, place: usize, stamp: u16) {
+        debug_assert!(self.get(place).is_some_and(|slot| !slot.location.is_dry()));
+        if let Some(second) = self.words.get(place * SLOT_WORDS + 1) {
+            let old = second.load(Relaxed);
+            let touched = Slot::touched(old, stamp);
+            if touched != old {
+                second.store(touched, Relaxed);
+            }
+        }
     }
 
     /// Adds a slot, behind others of the same tag.

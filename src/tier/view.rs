@@ -4,6 +4,7 @@ use super::fetch::Blocked;
 use super::slot::Tier;
 use crate::clock::UnixSeconds;
 use crate::entry::{Facts, Marks};
+use crate::memory::Tail;
 use crate::ram::Item;
 
 /// An item as an operation sees it.
@@ -48,6 +49,12 @@ impl View<'_> {
     #[inline]
     pub fn append_value(&self, out: &mut Vec<u8>) {
         self.item.append_value(out);
+    }
+
+    /// Writes the value to the end of a vector that has room for it.
+    #[inline]
+    pub fn write_value(&self, tail: &mut Tail<'_>) {
+        self.item.write_value(tail);
     }
 
     /// Bytes that the item takes in RAM.

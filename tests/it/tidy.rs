@@ -18,8 +18,9 @@ const LAYERS: &[&[&str]] = &[
     &["metrics", "watch"],
     &["auth", "clients", "ratelimit", "tls"],
     &["entry"],
+    &["siphash"],
     &["words"],
-    &["clock", "escape", "memory", "siphash", "sync", "units"],
+    &["clock", "escape", "memory", "sync", "units"],
     &["fault"],
 ];
 

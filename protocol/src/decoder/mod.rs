@@ -34,6 +34,7 @@ use crate::key::Keys;
 use crate::limits::{GET_LINE_WHOLE_MAX, ITEM_FLAGS_BYTES, ITEM_HEADER_BYTES, KEY_MAX, LINE_MAX};
 use crate::meta;
 use crate::parsed::Parsed;
+use crate::plain::plain_set;
 use crate::request::{BinaryForm, Form, Get, Request};
 use crate::store_header::{KeyScratch, StoreHeader};
 use memchr::{memchr, memchr2};
@@ -250,7 +251,7 @@ impl Decoder {
             _ => return self.resume(buf),
         }
         if self.seen == 0
-            && let Some(decoded) = one_key_get(buf)
+            && let Some(decoded) = one_key_get(buf).or_else(|| self.whole_set(buf))
         {
             return decoded;
         }
@@ -265,6 +266,25 @@ impl Decoder {
             return closed(CloseReason::LineTooLong);
         }
         self.line(buf, line, end + 1)
+    }
+
+    /// The second most frequent request, `set`, if all of it is there and nothing is wrong with it.
+    #[inline]
+    fn whole_set<'a>(&self, buf: &'a [u8]) -> Option<Decoded<'a>> {
+        let (store, consumed) = plain_set(buf)?;
+        let fits = self
+            .item_max
+            .holds(store.value.len(), store.flags, store.key.len());
+        fits.then_some(Decoded::Request {
+            request: Request::Store(store),
+            consumed,
+        })
+    }
+
+    /// Whether the bytes to come are a line from its start, none of which was looked at.
+    #[inline]
+    pub fn is_between_lines(&self) -> bool {
+        matches!(self.state, State::Line) && self.seen == 0
     }
 
     /// How many bytes of a value are still to come, if a request is half received; 0 while its line

@@ -5,6 +5,7 @@ mod binary;
 mod classic;
 mod limits;
 mod meta;
+mod plain;
 mod replies;
 mod session;
 mod soup;
