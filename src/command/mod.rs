@@ -197,15 +197,20 @@ impl Executor {
         &self.local.counters
     }
 
-    /// Reads the clock, once for all requests of a read batch of the client at a socket.
+    /// Reads the clock: what is executed from here on sees this time, until it is read again.
     #[inline]
-    pub fn begin_batch(&mut self, client: i32) {
-        self.client = client;
+    pub fn tick(&mut self) {
         self.now = self.shared.clock.tick();
         self.shared.cache.apply_due_flush();
         if let Some(proxy) = &self.proxy {
             proxy.refresh();
         }
+    }
+
+    /// The requests to come are those of the client at this socket.
+    #[inline]
+    pub fn begin_batch(&mut self, client: i32) {
+        self.client = client;
     }
 
     /// Looks at the reads that `input` begins with, so that what they need is near when they are

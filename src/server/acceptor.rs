@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::accepted;
 use super::config::BeyondLimit;
 use super::gate::Ticket;
 use super::listener::Place;
-use super::worker::{self, Message, Site};
+use super::worker::{Message, Site};
 use crate::clients::{Doing, Peer};
 
 /// What a client over the limit is told.
@@ -112,7 +113,7 @@ impl Dealer {
         }
     }
 
-    async fn deal(&self, socket: worker::Socket, ticket: Ticket) {
+    async fn deal(&self, socket: accepted::Socket, ticket: Ticket) {
         let number = self.next.fetch_add(1, Relaxed) % self.workers.len();
         // It fails only when the worker has ended, and with it the server.
         let _ = self.workers[number]
@@ -138,17 +139,17 @@ impl Listener {
     }
 
     /// The next connection, free to be watched by a worker's runtime.
-    async fn accept(&self, place: &Place) -> io::Result<worker::Socket> {
+    async fn accept(&self, place: &Place) -> io::Result<accepted::Socket> {
         Ok(match self {
             Listener::Tcp(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
                 match place {
-                    Place::Tls(_, wanted) => worker::Socket::Tls(stream, *wanted),
-                    _ => worker::Socket::Tcp(stream),
+                    Place::Tls(_, wanted) => accepted::Socket::Tls(stream, *wanted),
+                    _ => accepted::Socket::Tcp(stream),
                 }
             }
             Listener::Unix(listener) => {
-                worker::Socket::Unix(listener.accept().await?.0.into_std()?)
+                accepted::Socket::Unix(listener.accept().await?.0.into_std()?)
             }
         })
     }

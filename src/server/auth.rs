@@ -12,10 +12,11 @@ use bytes::BufMut;
 use tiercache_protocol::auth::{Attempt, PACKET_MAGIC, decode, packet_form};
 use tiercache_protocol::binary::{Opcode, Status};
 use tiercache_protocol::{Decoded, Decoder, Reject, Request, Syntax, encode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connection::{After, Connection};
 use super::input::Input;
+use super::stream::Transport;
 use crate::auth::Users;
 use crate::clients::Doing;
 use crate::command::{Flow, Progress, Shown};
@@ -69,7 +70,7 @@ impl Caller {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Transport> Connection<S> {
     /// Waits until the client is authenticated. What it has sent behind that is left in `input`.
     pub(super) async fn authenticate(
         &mut self,

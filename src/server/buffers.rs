@@ -1,6 +1,6 @@
 //! A worker's buffers: lent to a connection for one turn, so that an idle one holds none.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 
 /// Bytes of a receive buffer: what one `recv` brings in at most, unless a value is on its way.
 pub(super) const RECEIVE_BYTES: usize = 16 * 1024;
@@ -17,9 +17,45 @@ const KEPT_MAX: usize = 8;
 pub(super) struct Buffers {
     receive: RefCell<Vec<Vec<u8>>>,
     answer: RefCell<Vec<Vec<u8>>>,
+    at_once: RefCell<AtOnce>,
+}
+
+/// Buffers for what is received and answered without a wait in between; nobody keeps them.
+#[derive(Debug)]
+pub(super) struct AtOnce {
+    /// Has room for [`RECEIVE_BYTES`].
+    pub(super) received: Vec<u8>,
+    /// Empty between uses.
+    pub(super) answers: Vec<u8>,
+}
+
+impl Default for AtOnce {
+    fn default() -> AtOnce {
+        AtOnce {
+            received: Vec::with_capacity(RECEIVE_BYTES),
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl AtOnce {
+    /// Ends a use whose answers are sent.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.answers.clear();
+        if self.answers.capacity() > ANSWER_BYTES_KEPT_MAX {
+            self.answers = Vec::new();
+        }
+    }
 }
 
 impl Buffers {
+    /// The buffers for what needs no wait.
+    #[inline]
+    pub(super) fn at_once(&self) -> RefMut<'_, AtOnce> {
+        self.at_once.borrow_mut()
+    }
+
     /// An empty buffer with room for [`RECEIVE_BYTES`].
     #[inline]
     pub(super) fn take_receive(&self) -> Vec<u8> {

@@ -13,17 +13,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use tiercache_protocol::{Decoded, Decoder, Request};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tiercache_protocol::{Decoded, Decoder, Refusal, Request};
 
+use super::buffers::AtOnce;
 use super::held::Why;
 use super::input::Input;
+use super::stream::Transport;
 use super::watching::stream_events;
 use super::worker::{Client, Place, Worker};
 use crate::clients::Doing;
-use crate::command::{Flow, Late, Progress};
+use crate::command::{Answered, Flow, Late, Progress};
 use crate::ratelimit::RateLimit;
 use crate::watch::{Kinds, Subscription};
 
@@ -42,11 +43,7 @@ static LOGGED: RateLimit = RateLimit::new(LOGGED_PER_SECOND);
 
 /// Serves a client until it leaves or has to leave. Its stream holds up to `stream_bytes` of unread
 /// answers beside those that are not sent.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    place: Place,
-    stream_bytes: usize,
-) {
+pub(super) async fn serve<S: Transport>(stream: S, place: Place, stream_bytes: usize) {
     let mut connection = Connection {
         stream,
         worker: Rc::clone(&place.worker),
@@ -54,6 +51,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         answers: Vec::new(),
         stream_bytes,
         late: place.worker.executor.borrow().late(),
+        had_turn: false,
     };
     let id = place.client.id();
     log(
@@ -97,6 +95,15 @@ pub(super) struct Connection<S> {
     stream_bytes: usize,
     /// Answers among them that come later, if the server answers from pools.
     late: Option<Rc<Late>>,
+    /// It has just had a turn: the others come first before it has another.
+    had_turn: bool,
+}
+
+/// What was received.
+struct Received {
+    bytes: usize,
+    /// What of it is answered already, if that was tried.
+    at_once: Option<Answered>,
 }
 
 /// Whether the connection goes on.
@@ -106,7 +113,7 @@ pub(super) enum After {
     End,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Transport> Connection<S> {
     async fn run(&mut self) -> io::Result<()> {
         let site = Arc::clone(&self.worker.site);
         let mut decoder =
@@ -119,16 +126,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         // What came behind an authentication is served before more is asked for.
-        let mut received = input.unconsumed().len();
+        let mut entered = Some(input.unconsumed().len()).filter(|bytes| *bytes > 0);
         loop {
-            if received == 0 {
-                received = self.receive(&mut input).await?;
-            }
-            if received == 0 {
+            let received = match entered.take() {
+                Some(bytes) => Received {
+                    bytes,
+                    at_once: None,
+                },
+                None => self.receive(&decoder, &mut input).await?,
+            };
+            if received.bytes == 0 {
                 return Ok(());
             }
-            self.begin(std::mem::take(&mut received));
-            let (after, total) = self.turn(&mut decoder, &mut input).await?;
+            if received.at_once.is_none() {
+                self.begin(received.bytes);
+            }
+            let (after, total) = self
+                .turn(&mut decoder, &mut input, received.at_once)
+                .await?;
             if !self.answers.is_empty() || self.has_holes() {
                 self.send().await?;
             }
@@ -147,12 +162,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 None => self.client.whole_request(),
             }
-            match (input.held_bytes(), self.client.abort_handle()) {
-                (Some(bytes), Some(abort)) => {
+            match (input.held_bytes(), self.client.closer()) {
+                (Some(bytes), Some(closer)) => {
                     self.worker
                         .site
                         .held
-                        .hold(self.client.id(), bytes, Why::HalfRequest, abort);
+                        .hold(self.client.id(), bytes, Why::HalfRequest, closer);
                     holding = true;
                 }
                 _ if holding => {
@@ -164,14 +179,79 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Waits for bytes and takes what one `recv` gives.
-    async fn receive(&mut self, input: &mut Input) -> io::Result<usize> {
+    /// Waits for bytes and takes what one `recv` gives. Plain gets are answered at once, and where
+    /// that is all there is it waits on.
+    async fn receive(&mut self, decoder: &Decoder, input: &mut Input) -> io::Result<Received> {
         self.client.set_doing(Doing::Receiving);
-        let (stream, buffers) = (&mut self.stream, &self.worker.buffers);
-        let received = poll_fn(|cx| input.poll_receive(cx, stream, buffers)).await?;
+        let received = poll_fn(|cx| self.poll_receive(cx, decoder, input)).await?;
         self.client.set_doing(Doing::Working);
         self.worker.progress(&self.client);
         Ok(received)
+    }
+
+    #[inline]
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &Decoder,
+        input: &mut Input,
+    ) -> Poll<io::Result<Received>> {
+        loop {
+            if std::mem::take(&mut self.had_turn) && self.stream.may_have_more() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let at_once = decoder.is_between_lines()
+                && input.unconsumed().is_empty()
+                && self.late.is_none()
+                && !self.worker.site.held.is_crowded();
+            if !at_once {
+                let buffers = &self.worker.buffers;
+                let bytes = ready!(input.poll_receive(cx, &mut self.stream, buffers))?;
+                self.had_turn = true;
+                let at_once = None;
+                return Poll::Ready(Ok(Received { bytes, at_once }));
+            }
+            if let Some(received) = ready!(self.poll_at_once(cx, input))? {
+                return Poll::Ready(Ok(received));
+            }
+        }
+    }
+
+    /// Receives once and answers plain gets at once. None if that was all.
+    #[inline]
+    fn poll_at_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Input,
+    ) -> Poll<io::Result<Option<Received>>> {
+        let buffers = &self.worker.buffers;
+        let mut lent = buffers.at_once();
+        lent.received.clear();
+        let bytes = ready!(self.stream.poll_receive(cx, &mut lent.received))?;
+        self.had_turn = true;
+        self.worker.progress(&self.client);
+        let mut executor = self.worker.executor.borrow_mut();
+        executor.begin_batch(self.client.fd());
+        executor.counters().bytes_read.add(bytes as u64);
+        let AtOnce { received, answers } = &mut *lent;
+        let requests_max = self.worker.site.config.turn_requests_max;
+        let answered = executor.answer_plain(received, requests_max, answers);
+        let mut sent = 0;
+        if bytes > 0 && answered.consumed == bytes {
+            sent = self.stream.send_now(answers).unwrap_or(0);
+            executor.counters().bytes_written.add(sent as u64);
+            if sent == answers.len() {
+                lent.clear();
+                return Poll::Ready(Ok(None));
+            }
+        }
+        let received = std::mem::replace(received, buffers.take_receive());
+        *input = Input::consumed_to(received, answered.consumed);
+        self.answers = std::mem::replace(answers, buffers.take_answer());
+        self.answers.drain(..sent);
+        let at_once = Some(answered);
+        Poll::Ready(Ok(Some(Received { bytes, at_once })))
     }
 
     fn begin(&mut self, received: usize) {
@@ -184,64 +264,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// After others of the worker had their turn.
     fn begin_again(&self) {
         let mut executor = self.worker.executor.borrow_mut();
+        executor.tick();
         executor.begin_batch(self.client.fd());
     }
 
-    /// Answers all whole requests of the input. Tells how many bytes the half one behind them has
-    /// in all, where that is known.
+    /// Answers all whole requests of the input, of which some are answered already. Tells how many
+    /// bytes the half one behind them has in all, where that is known.
     async fn turn(
         &mut self,
         decoder: &mut Decoder,
         input: &mut Input,
+        mut at_once: Option<Answered>,
     ) -> io::Result<(After, Option<usize>)> {
         let mut requests_left = self.worker.site.config.turn_requests_max;
-        let mut looked_at = input.unconsumed().len().min(1);
+        let mut looked_at = 0;
         let mut sent_bytes = 0;
         if self.worker.site.held.is_crowded() {
             self.give_way().await?;
         }
         while !input.unconsumed().is_empty() {
-            let decoded = decoder.decode(input.unconsumed());
-            let consumed = match &decoded {
-                Decoded::Request { request, consumed } => {
-                    self.client.whole_request();
-                    if self.answer(request).await? == After::End {
+            let plain = match at_once.take() {
+                Some(plain) => plain,
+                None if looked_at == 0 && decoder.is_between_lines() => {
+                    self.answer_plain(input, requests_left)
+                }
+                None => Answered {
+                    looked_at,
+                    ..Answered::default()
+                },
+            };
+            looked_at = plain.looked_at;
+            requests_left -= plain.requests;
+            if plain.requests == 0 || plain.keys_done > 0 {
+                let consumed = match decoder.decode(input.unconsumed()) {
+                    Decoded::Request { request, consumed } => {
+                        self.client.whole_request();
+                        let progress = Progress::with_late(self.late.clone());
+                        let progress = progress.behind_keys(plain.keys_done);
+                        if self.answer(&request, progress).await? == After::End {
+                            return Ok((After::End, None));
+                        }
+                        consumed
+                    }
+                    Decoded::Reject {
+                        reply,
+                        consumed,
+                        key_to_delete,
+                    } => {
+                        self.reject(input.unconsumed(), reply, key_to_delete);
+                        consumed
+                    }
+                    Decoded::Skip { consumed } => consumed,
+                    Decoded::More { total } => return Ok((After::Goon, total)),
+                    Decoded::Close { reply, reason } => {
+                        self.client.fail();
+                        tracing::debug!(connection = self.client.id(), %reason, "closed by its input");
+                        if let Some(refusal) = reply {
+                            refusal.encode(&mut self.answers);
+                        }
                         return Ok((After::End, None));
                     }
-                    *consumed
-                }
-                Decoded::Reject {
-                    reply,
-                    consumed,
-                    key_to_delete,
-                } => {
-                    self.client.whole_request();
-                    if reply.is_none_or(|refusal| refusal.is_line()) {
-                        self.tell_reject(input.unconsumed());
-                    }
-                    if let Some(key) = key_to_delete {
-                        let (late, at) = (self.late.as_ref(), self.answers.len());
-                        let mut executor = self.worker.executor.borrow_mut();
-                        executor.reject_store(key, late, at);
-                    }
-                    if let Some(refusal) = reply {
-                        refusal.encode(&mut self.answers);
-                    }
-                    *consumed
-                }
-                Decoded::Skip { consumed } => *consumed,
-                Decoded::More { total } => return Ok((After::Goon, *total)),
-                Decoded::Close { reply, reason } => {
-                    self.client.fail();
-                    tracing::debug!(connection = self.client.id(), %reason, "closed by its input");
-                    if let Some(refusal) = reply {
-                        refusal.encode(&mut self.answers);
-                    }
-                    return Ok((After::End, None));
-                }
-            };
-            input.consume(consumed);
-            looked_at = looked_at.saturating_sub(consumed);
+                };
+                input.consume(consumed);
+                requests_left -= 1;
+                looked_at = looked_at.saturating_sub(consumed);
+            }
             if looked_at == 0 && !input.unconsumed().is_empty() {
                 looked_at = self.worker.executor.borrow().look_ahead(input.unconsumed());
             }
@@ -249,7 +336,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 sent_bytes += self.answers.len();
                 self.send().await?;
             }
-            requests_left -= 1;
             let over = requests_left == 0 || sent_bytes >= TURN_ANSWER_BYTES_MAX;
             if over && !input.unconsumed().is_empty() {
                 requests_left = self.worker.site.config.turn_requests_max;
@@ -258,6 +344,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         Ok((After::Goon, None))
+    }
+
+    /// Answers what is plain at the front of the input.
+    #[inline]
+    fn answer_plain(&mut self, input: &mut Input, requests_max: usize) -> Answered {
+        let mut executor = self.worker.executor.borrow_mut();
+        let answered = executor.answer_plain(input.unconsumed(), requests_max, &mut self.answers);
+        input.consume(answered.consumed);
+        answered
+    }
+
+    /// Answers what is no request.
+    fn reject(&mut self, bytes: &[u8], reply: Option<Refusal>, key_to_delete: Option<&[u8]>) {
+        self.client.whole_request();
+        if reply.is_none_or(|refusal| refusal.is_line()) {
+            self.tell_reject(bytes);
+        }
+        if let Some(key) = key_to_delete {
+            let (late, at) = (self.late.as_ref(), self.answers.len());
+            let mut executor = self.worker.executor.borrow_mut();
+            executor.reject_store(key, late, at);
+        }
+        if let Some(refusal) = reply {
+            refusal.encode(&mut self.answers);
+        }
     }
 
     /// Tells whoever wants to hear of requests about one that is none.
@@ -270,8 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Executes one request; most are done at the first try.
     #[inline]
-    async fn answer(&mut self, request: &Request<'_>) -> io::Result<After> {
-        let mut progress = Progress::with_late(self.late.clone());
+    async fn answer(&mut self, request: &Request<'_>, mut progress: Progress) -> io::Result<After> {
         loop {
             // The borrow ends before anything is awaited.
             let flow = self.worker.executor.borrow_mut().execute(
@@ -338,6 +448,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answers,
             stream_bytes,
             late: _,
+            had_turn: _,
         } = self;
         let mut sent = 0;
         let mut stalled = false;
@@ -359,12 +470,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             stalled = true;
             client.set_doing(Doing::Sending);
-            if let Some(abort) = client.abort_handle() {
+            if let Some(closer) = client.closer() {
                 let bytes = answers.capacity() + *stream_bytes;
                 worker
                     .site
                     .held
-                    .hold(client.id(), bytes, Why::Unread, abort);
+                    .hold(client.id(), bytes, Why::Unread, closer);
             }
             Poll::Pending
         })

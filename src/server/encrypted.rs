@@ -6,16 +6,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use super::connection;
+use super::stream::{Stream, Transport};
 use super::worker::Place;
 use crate::clients::Doing;
 use crate::tls::{self, ClientCertificate};
 
+impl Transport for &mut tls::Stream<Stream> {
+    fn may_have_more(&self) -> bool {
+        // What is decrypted already is little: a record at most.
+        tls::socket(self).may_have_more()
+    }
+}
+
 /// Shakes hands with a client, then serves it. The handshake has
 /// [`ENTRY_SECONDS_MAX`](super::ENTRY_SECONDS_MAX) seconds and nobody waits for it.
-pub(super) async fn serve(stream: TcpStream, wanted: ClientCertificate, place: Place) {
+pub(super) async fn serve(stream: Stream, wanted: ClientCertificate, place: Place) {
     let site = &place.worker.site;
     let Some(certificates) = &site.shared.tls else {
         return;

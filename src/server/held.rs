@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 
+use super::tasks::Closer;
 use crate::command::Shared;
 
 /// Bytes that half received requests and unread answers may take together. With what the allocator
@@ -36,7 +36,7 @@ struct Entry {
     bytes: usize,
     why: Why,
     progress: Instant,
-    abort: AbortHandle,
+    closer: Arc<Closer>,
     /// Told to end; its memory is free once its worker comes to it.
     closing: bool,
 }
@@ -72,13 +72,13 @@ impl Held {
 
     /// Notes that a connection made progress and holds `bytes` now; closes others, the longest
     /// stalled first, until all fit.
-    pub(super) fn hold(&self, connection: u64, bytes: usize, why: Why, abort: &AbortHandle) {
+    pub(super) fn hold(&self, connection: u64, bytes: usize, why: Why, closer: &Arc<Closer>) {
         let mut entries = self.entries.lock();
         let entry = Entry {
             bytes,
             why,
             progress: Instant::now(),
-            abort: abort.clone(),
+            closer: Arc::clone(closer),
             closing: false,
         };
         self.forget(&mut entries, connection);
@@ -108,7 +108,7 @@ impl Held {
         };
         *bytes -= entry.bytes;
         entry.closing = true;
-        entry.abort.abort();
+        entry.closer.close();
         let counters = &self.shared.metrics.server;
         let kicks = match entry.why {
             Why::HalfRequest => &counters.stalled_kicks,

@@ -3,15 +3,11 @@
 //! Between turns only a half received request is kept: copied to its exact size while it is small,
 //! growing with what arrives once it is large, never by what its header declares.
 
-use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll};
 
-use bytes::BufMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
-
 use super::buffers::{Buffers, RECEIVE_BYTES};
+use super::stream::Transport;
 
 /// A half request up to this size is kept in memory of exactly its size, and the next bytes are
 /// received behind a copy of it in a lent buffer.
@@ -39,6 +35,15 @@ impl Input {
         Input {
             bytes,
             ..Input::default()
+        }
+    }
+
+    /// An input of which some bytes are consumed already.
+    pub(super) fn consumed_to(bytes: Vec<u8>, start: usize) -> Input {
+        Input {
+            bytes,
+            start,
+            total: None,
         }
     }
 
@@ -97,7 +102,7 @@ impl Input {
 
     /// Receives once; 0 bytes mean that the client has closed its side.
     #[inline]
-    pub(super) fn poll_receive<S: AsyncRead + Unpin>(
+    pub(super) fn poll_receive<S: Transport>(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,
@@ -108,7 +113,7 @@ impl Input {
         }
         let mut lent = buffers.take_receive();
         lent.extend_from_slice(&self.bytes);
-        let received = pin!(stream.read_buf(&mut lent)).poll(cx);
+        let received = stream.poll_receive(cx, &mut lent);
         match received {
             Poll::Ready(_) => self.bytes = lent,
             Poll::Pending => buffers.give_receive(lent),
@@ -116,13 +121,13 @@ impl Input {
         received
     }
 
-    fn poll_receive_large<S: AsyncRead + Unpin>(
+    fn poll_receive_large<S: Transport>(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,
     ) -> Poll<io::Result<usize>> {
         let ahead = self.ahead();
         self.bytes.reserve_exact(ahead);
-        pin!(stream.read_buf(&mut (&mut self.bytes).limit(ahead))).poll(cx)
+        stream.poll_receive(cx, &mut self.bytes)
     }
 }

@@ -3,8 +3,8 @@
 //! It moves bytes and keeps bounds; what a request means is `command`'s business.
 //!
 //! ```text
-//!            acceptor thread                      worker-N threads, one runtime each
-//!   accept ── gate (limit) ── deal in turn ──▶ spawn ── connection: receive ─ decode ─ execute ─ send
+//!            acceptor thread                      worker-N threads, sockets of their own each (reactor)
+//!   accept ── gate (limit) ── deal in turn ──▶ a task ── connection: receive ─ decode ─ execute ─ send
 //!      └ a tick each second to all workers ──▶ idle and stalled connections are closed
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! came, and one `send`; a hit neither waits nor allocates nor leaves the thread. An idle
 //! connection holds no buffer, and what stalled ones hold together is bounded (`held`).
 
+mod accepted;
 mod acceptor;
 mod address;
 mod auth;
@@ -24,6 +25,9 @@ mod held;
 mod inherited;
 mod input;
 mod listener;
+mod reactor;
+mod stream;
+mod tasks;
 mod watching;
 mod worker;
 

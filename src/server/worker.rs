@@ -1,12 +1,9 @@
-//! A worker: one thread, one runtime, the connections dealt to it.
+//! A worker: one thread and the connections dealt to it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::io::{self, Write};
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,19 +12,20 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{AbortHandle, spawn_local};
 use tokio_util::context::TokioContext;
 
+use super::accepted::Socket;
 use super::buffers::Buffers;
 use super::config::ServerConfig;
 use super::connection;
 use super::encrypted;
 use super::gate::{Gate, Ticket};
 use super::held::Held;
+use super::stream::Stream;
+use super::tasks::{Closer, Tasks};
 use super::{ENTRY_SECONDS_MAX, HANDOVER_QUEUE, STOP_GRACE_SECONDS};
 use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
-use crate::tls::ClientCertificate;
 use crate::watch::{Event, Kinds};
 
 /// A client that reads nothing of its answers for so long is closed, in seconds.
@@ -57,53 +55,6 @@ impl Site {
     }
 }
 
-/// An accepted connection of either kind.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    /// Not encrypted yet.
-    Tls(TcpStream, ClientCertificate),
-    Unix(UnixStream),
-    #[cfg(test)]
-    Test(tests::Poison),
-}
-
-impl Socket {
-    /// Its number, its client's end and this one.
-    fn ends(&self) -> io::Result<(i32, Peer, Peer)> {
-        Ok(match self {
-            Socket::Tcp(stream) | Socket::Tls(stream, _) => (
-                stream.as_raw_fd(),
-                Peer::Tcp(stream.peer_addr()?),
-                Peer::Tcp(stream.local_addr()?),
-            ),
-            Socket::Unix(stream) => {
-                let path = stream.local_addr()?.as_pathname().map(Path::to_owned);
-                let ends = Peer::Unix(path.unwrap_or_default());
-                (stream.as_raw_fd(), ends.clone(), ends)
-            }
-            #[cfg(test)]
-            Socket::Test(tests::Poison(stream)) => (
-                stream.as_raw_fd(),
-                Peer::Unix("".into()),
-                Peer::Unix("".into()),
-            ),
-        })
-    }
-
-    /// Sends a short text and closes. A new socket takes it at once, unless its client is gone.
-    pub(super) fn dismiss(self, text: &[u8]) {
-        let _ = match self {
-            Socket::Tcp(mut stream) => stream.write(text),
-            // It would not understand.
-            Socket::Tls(..) => Ok(0),
-            Socket::Unix(mut stream) => stream.write(text),
-            #[cfg(test)]
-            Socket::Test(_) => Ok(0),
-        };
-    }
-}
-
 /// What a worker is told.
 pub(super) enum Message {
     /// Serve this connection.
@@ -124,7 +75,7 @@ pub(super) struct Client {
     /// The half received request, if there is one.
     half: Cell<Option<Half>>,
     /// Set as soon as the task exists, before it runs.
-    abort: OnceCell<AbortHandle>,
+    closer: OnceCell<Arc<Closer>>,
 }
 
 /// A request whose end has not come.
@@ -144,6 +95,7 @@ pub(super) struct Worker {
     /// borrow meanwhile.
     waiter: Executor,
     pub(super) buffers: Buffers,
+    tasks: Rc<Tasks>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     second: Cell<u32>,
     stopping: Cell<bool>,
@@ -157,32 +109,45 @@ pub(super) fn start(
 ) -> io::Result<(mpsc::Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox) = mpsc::channel(HANDOVER_QUEUE);
     let site = Arc::clone(site);
-    let mut builder = Builder::new_current_thread();
-    builder.enable_io();
-    if site.shared.upstream.is_some() {
-        // The timeouts of upstream connections.
-        builder.enable_time();
-    }
     let thread = std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
-            let executor = || Executor::new(Arc::clone(&site.shared), number);
-            let worker = Rc::new(Worker {
-                executor: RefCell::new(executor()),
-                waiter: executor(),
-                site,
-                buffers: Buffers::default(),
-                clients: RefCell::default(),
-                second: Cell::new(0),
-                stopping: Cell::new(false),
-                emptied: Notify::new(),
-            });
-            match builder.build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(&worker, inbox)),
-                Err(error) => tracing::error!(%error, number, "start the runtime of a worker"),
+            if let Err(error) = work(number, site, inbox) {
+                tracing::error!(%error, number, "run a worker");
             }
         })?;
     Ok((sender, thread))
+}
+
+fn work(number: usize, site: Arc<Site>, inbox: mpsc::Receiver<Message>) -> io::Result<()> {
+    let executor = || Executor::new(Arc::clone(&site.shared), number);
+    let tasks = Rc::new(Tasks::new()?);
+    let within_runtime = site.shared.upstream.is_some();
+    let worker = || Worker {
+        executor: RefCell::new(executor()),
+        waiter: executor(),
+        site: Arc::clone(&site),
+        buffers: Buffers::default(),
+        tasks: Rc::clone(&tasks),
+        clients: RefCell::default(),
+        second: Cell::new(0),
+        stopping: Cell::new(false),
+        emptied: Notify::new(),
+    };
+    if within_runtime {
+        // Connections to upstream servers are tasks of a runtime, with timeouts.
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(async {
+            let worker = Rc::new(worker());
+            let begin = || worker.begin_turn();
+            tasks.run_within_runtime(run(&worker, inbox), begin).await
+        })
+    } else {
+        let worker = Rc::new(worker());
+        tasks.run(run(&worker, inbox), || worker.begin_turn());
+        Ok(())
+    }
 }
 
 async fn run(worker: &Rc<Worker>, mut inbox: mpsc::Receiver<Message>) {
@@ -226,32 +191,40 @@ impl Worker {
             facts: clients.enter(id, fd, peer, Some(local), Doing::Receiving),
             ends: Cell::new("normal"),
             half: Cell::new(None),
-            abort: OnceCell::new(),
+            closer: OnceCell::new(),
         });
         let place = Place {
             worker: Rc::clone(self),
             client: Rc::clone(&client),
             _ticket: ticket,
         };
-        let task = match socket {
-            Socket::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => spawn_local(connection::serve(stream, place, 0)),
-                Err(error) => return tracing::warn!(%error, "watch a connection"),
-            },
-            Socket::Tls(stream, wanted) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => spawn_local(encrypted::serve(stream, wanted, place)),
-                Err(error) => return tracing::warn!(%error, "watch a connection"),
-            },
-            Socket::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => spawn_local(connection::serve(stream, place, 0)),
-                Err(error) => return tracing::warn!(%error, "watch a connection"),
-            },
+        let vacancy = self.tasks.vacancy();
+        let watched = |socket: OwnedFd| Stream::watched(socket, &vacancy);
+        let watched = match socket {
+            Socket::Tcp(stream) => watched(stream.into()).map(|stream| (stream, None)),
+            Socket::Tls(stream, wanted) => {
+                watched(stream.into()).map(|stream| (stream, Some(wanted)))
+            }
+            Socket::Unix(stream) => watched(stream.into()).map(|stream| (stream, None)),
             #[cfg(test)]
-            Socket::Test(stream) => spawn_local(connection::serve(stream, place, 0)),
+            Socket::Test(stream) => {
+                vacancy.fill(connection::serve(stream, place, 0));
+                return;
+            }
         };
-        // The task's end is known by its place being dropped; its handle is only for closing it.
-        let _ = client.abort.set(task.abort_handle());
+        let closer = match watched {
+            Ok((stream, None)) => vacancy.fill(connection::serve(stream, place, 0)),
+            Ok((stream, Some(wanted))) => vacancy.fill(encrypted::serve(stream, wanted, place)),
+            Err(error) => return tracing::warn!(%error, "watch a connection"),
+        };
+        // The task's end is known by its place being dropped; its closer is only for closing it.
+        let _ = client.closer.set(closer);
         self.clients.borrow_mut().insert(id, client);
+    }
+
+    /// Reads the clock, once for all that the worker's connections have received by now.
+    fn begin_turn(&self) {
+        self.executor.borrow_mut().tick();
     }
 
     /// Waits for what blocks a request.
@@ -377,13 +350,13 @@ impl Client {
         self.half.set(None);
     }
 
-    pub(super) fn abort_handle(&self) -> Option<&AbortHandle> {
-        self.abort.get()
+    pub(super) fn closer(&self) -> Option<&Arc<Closer>> {
+        self.closer.get()
     }
 
     fn close(&self) {
-        if let Some(abort) = self.abort.get() {
-            abort.abort();
+        if let Some(closer) = self.closer.get() {
+            closer.close();
         }
     }
 }
@@ -425,4 +398,4 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

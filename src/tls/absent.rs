@@ -2,8 +2,6 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
-
 use super::{ClientCertificate, TlsConfig, TlsError};
 
 /// Never exists.
@@ -11,7 +9,7 @@ use super::{ClientCertificate, TlsConfig, TlsError};
 pub enum Tls {}
 
 /// Never comes from [`Tls::accept`].
-pub type Stream = TcpStream;
+pub type Stream<S> = S;
 
 impl Tls {
     /// Refuses.
@@ -34,12 +32,17 @@ impl Tls {
     }
 
     /// Cannot be called.
-    pub async fn accept(&self, _: ClientCertificate, _: TcpStream) -> io::Result<Stream> {
+    pub async fn accept<S>(&self, _: ClientCertificate, _: S) -> io::Result<Stream<S>> {
         match *self {}
     }
 }
 
 /// Cannot be called.
-pub fn is_new_session(_: &Stream) -> bool {
+pub fn is_new_session<S>(_: &Stream<S>) -> bool {
     false
+}
+
+/// Cannot be called.
+pub fn socket<S>(stream: &Stream<S>) -> &S {
+    stream
 }

@@ -13,7 +13,7 @@ mod server;
 use std::path::PathBuf;
 
 pub use config::{ClientCertificate, KeyFormat, MinVersion, TlsConfig};
-pub use server::{Stream, Tls, is_new_session};
+pub use server::{Stream, Tls, is_new_session, socket};
 
 /// Encrypted bytes that wait for a client to read: beyond it no further answers are encrypted.
 pub const UNSENT_BYTES_MAX: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::RwLock;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::{
@@ -24,7 +24,7 @@ const SESSIONS_MAX: usize = 4096;
 const TICKETS: usize = 2;
 
 /// An encrypted connection.
-pub type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+pub type Stream<S> = tokio_rustls::server::TlsStream<S>;
 
 /// The server's certificates.
 #[derive(Debug)]
@@ -72,7 +72,11 @@ impl Tls {
     ///
     /// # Errors
     /// The client is gone, does not speak TLS, or has not the certificate that is wanted.
-    pub async fn accept(&self, wanted: ClientCertificate, stream: TcpStream) -> io::Result<Stream> {
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        wanted: ClientCertificate,
+        stream: S,
+    ) -> io::Result<Stream<S>> {
         let config = self.loaded.read().config(wanted);
         let config = config.ok_or_else(|| {
             io::Error::other("no authorities (ssl_ca_cert) to check a client's certificate with")
@@ -85,8 +89,13 @@ impl Tls {
 }
 
 /// Whether the connection's session is no resumed one.
-pub fn is_new_session(stream: &Stream) -> bool {
+pub fn is_new_session<S>(stream: &Stream<S>) -> bool {
     stream.get_ref().1.handshake_kind() != Some(HandshakeKind::Resumed)
+}
+
+/// What carries the connection.
+pub fn socket<S>(stream: &Stream<S>) -> &S {
+    stream.get_ref().0
 }
 
 impl Loaded {

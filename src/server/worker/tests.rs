@@ -1,6 +1,7 @@
 //! A panic while a connection is served ends that connection and nothing else.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,7 +16,7 @@ use crate::units::ByteSize;
 
 /// A connection whose bytes nobody survives.
 #[derive(Debug)]
-pub(in crate::server) struct Poison(pub(super) UnixStream);
+pub(in crate::server) struct Poison(pub(in crate::server) UnixStream);
 
 impl AsyncRead for Poison {
     fn poll_read(
@@ -40,6 +41,8 @@ impl AsyncWrite for Poison {
         Poll::Ready(Ok(()))
     }
 }
+
+impl crate::server::stream::Transport for Poison {}
 
 fn shared() -> Arc<Shared> {
     let config = TierConfig {

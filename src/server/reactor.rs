@@ -1,0 +1,210 @@
+//! A worker's own set of sockets: the kernel tells which are ready, and a bell wakes the worker from
+//! other threads.
+//!
+//! Edge-triggered: the kernel tells once that something came, so an answered request costs it no
+//! second look. What is not drained yet is remembered beside the socket (`stream`).
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use tokio::sync::Notify;
+
+/// Events that one look takes; the others come with the next.
+const EVENTS_MAX: usize = 64;
+
+/// Stands for the bell among the sockets' numbers.
+const BELL: u64 = u64::MAX;
+
+/// What may be tried on a socket, as far as the kernel has told and nothing has shown otherwise.
+#[derive(Debug)]
+pub(super) struct Readiness(Cell<EventFlags>);
+
+impl Readiness {
+    /// Events that end a socket's incoming bytes, or the whole socket.
+    const CLOSED: EventFlags = EventFlags::RDHUP
+        .union(EventFlags::HUP)
+        .union(EventFlags::ERR);
+    const READABLE: EventFlags = EventFlags::IN.union(Readiness::CLOSED);
+    const WRITABLE: EventFlags = EventFlags::OUT.union(Readiness::CLOSED);
+
+    #[inline]
+    pub(super) fn add(&self, told: EventFlags) {
+        self.0.set(self.0.get() | told);
+    }
+
+    /// Whether something may be received.
+    #[inline]
+    pub(super) fn is_readable(&self) -> bool {
+        self.0.get().intersects(Readiness::READABLE)
+    }
+
+    /// Whether something may be sent.
+    #[inline]
+    pub(super) fn is_writable(&self) -> bool {
+        self.0.get().intersects(Readiness::WRITABLE)
+    }
+
+    /// Notes that all that came was received: what comes next makes an event. Where the other side
+    /// is closed none will come, so it stays readable to its end.
+    #[inline]
+    pub(super) fn drained(&self) {
+        self.0.set(self.0.get().difference(EventFlags::IN));
+    }
+
+    /// Notes that nothing more can be sent before an event.
+    pub(super) fn full(&self) {
+        self.0.set(self.0.get().difference(EventFlags::OUT));
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Readiness {
+        Readiness(Cell::new(EventFlags::empty()))
+    }
+}
+
+/// The sockets.
+#[derive(Debug)]
+pub(super) struct Reactor {
+    epoll: OwnedFd,
+    woken: Arc<Woken>,
+}
+
+impl Reactor {
+    pub(super) fn new() -> io::Result<Reactor> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(
+            &epoll,
+            &bell,
+            EventData::new_u64(BELL),
+            EventFlags::IN | EventFlags::ET,
+        )?;
+        let woken = Arc::new(Woken {
+            numbers: Mutex::default(),
+            asleep: AtomicBool::new(false),
+            bell,
+            told: Notify::new(),
+        });
+        Ok(Reactor { epoll, woken })
+    }
+
+    /// Watches a socket under a number from now on, until it is closed. What it is ready for already
+    /// is told too.
+    pub(super) fn watch(&self, socket: impl AsFd, number: usize) -> io::Result<()> {
+        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, socket, EventData::new_u64(number as u64), all)?;
+        Ok(())
+    }
+
+    /// Who is woken by other threads and by itself.
+    pub(super) fn woken(&self) -> &Arc<Woken> {
+        &self.woken
+    }
+
+    /// Replaces `events` by what has happened; waits for something to happen if `sleep` says so.
+    pub(super) fn look(&self, events: &mut Events, sleep: Sleep) {
+        events.0.clear();
+        let timeout = match sleep {
+            Sleep::No => Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+            Sleep::Yes => None,
+        };
+        match epoll::wait(&self.epoll, spare_capacity(&mut events.0), timeout) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // Only a bug can make it fail otherwise, and the worker could not serve anybody.
+            Err(error) => panic!("wait for sockets: {error}"),
+        }
+        self.woken.asleep.store(false, Relaxed);
+    }
+}
+
+impl AsFd for Reactor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+/// Whether to wait for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sleep {
+    Yes,
+    No,
+}
+
+/// What one look found.
+pub(super) struct Events(Vec<Event>);
+
+impl Events {
+    pub(super) fn new() -> Events {
+        Events(Vec::with_capacity(EVENTS_MAX))
+    }
+
+    /// Whether more may be waiting.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() == EVENTS_MAX
+    }
+
+    /// The numbers of the sockets, with what they are ready for.
+    #[inline]
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (usize, EventFlags)> {
+        let sockets = self.0.iter().filter(|event| event.data.u64() != BELL);
+        sockets.map(|event| (event.data.u64() as usize, event.flags))
+    }
+}
+
+/// The numbers of those that are to be looked at though their sockets say nothing.
+#[derive(Debug)]
+pub(super) struct Woken {
+    numbers: Mutex<Vec<usize>>,
+    /// The worker waits for its sockets, or is about to: it would not see a new number.
+    asleep: AtomicBool,
+    bell: OwnedFd,
+    /// Told instead of the bell where the worker waits within a runtime.
+    told: Notify,
+}
+
+impl Woken {
+    /// Has a number looked at soon. From any thread.
+    pub(super) fn wake(&self, number: usize) {
+        self.numbers.lock().push(number);
+        if self.asleep.swap(false, Relaxed) {
+            // It fails only when the count is full, and then it has rung already.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+        self.told.notify_one();
+    }
+
+    /// Whether the worker may sleep: nobody is woken. From now on until it has looked again, the
+    /// first who is rings the bell.
+    pub(super) fn may_sleep(&self) -> Sleep {
+        self.asleep.store(true, Relaxed);
+        // Whoever adds a number after this has the lock after this, and sees that the worker sleeps.
+        if self.numbers.lock().is_empty() {
+            Sleep::Yes
+        } else {
+            Sleep::No
+        }
+    }
+
+    /// Replaces `numbers`, which are done, by those woken since.
+    pub(super) fn take(&self, numbers: &mut Vec<usize>) {
+        numbers.clear();
+        std::mem::swap(numbers, &mut self.numbers.lock());
+    }
+
+    /// Waits within a runtime until somebody is woken.
+    pub(super) async fn told(&self) {
+        self.told.notified().await;
+    }
+}

@@ -1,0 +1,333 @@
+//! A worker's tasks: each a future with the number of its socket, polled in place when the socket is
+//! ready or somebody wakes it.
+//!
+//! ```text
+//!   look at the sockets ──▶ poll their tasks ──▶ poll who was woken ──┐
+//!        ▲ sleeps only when nobody is woken                           │
+//!        └────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A task has one socket at most and is polled whenever that is ready, whatever it waits for: no
+//! waker is made or stored for a socket. Everything else a task may wait for (timers, other
+//! threads) wakes it in the usual way.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Relaxed},
+};
+use std::task::{Context, Wake, Waker};
+
+use rustix::event::epoll::EventFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::reactor::{Events, Reactor, Readiness, Sleep, Woken};
+
+/// The number of the worker's own task.
+const MAIN: usize = usize::MAX;
+
+/// Ends a task from any thread.
+#[derive(Debug)]
+pub(super) struct Closer {
+    closed: AtomicBool,
+    number: usize,
+    woken: Arc<Woken>,
+}
+
+impl Closer {
+    /// Has the task dropped, wherever it waits, when its worker comes to it.
+    pub(super) fn close(&self) {
+        if !self.closed.swap(true, Relaxed) {
+            self.woken.wake(self.number);
+        }
+    }
+}
+
+/// Wakes a task.
+#[derive(Debug)]
+struct Alarm {
+    number: usize,
+    /// It waits among the woken already, which so hold each task once.
+    rung: AtomicBool,
+    woken: Arc<Woken>,
+}
+
+impl Alarm {
+    /// Notes that the task is polled now: what rings from here on counts anew.
+    fn heard(&self) {
+        // What was done before it was rung is seen from here on, by whomever it was rung.
+        self.rung.swap(false, AcqRel);
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, AcqRel) {
+            self.woken.wake(self.number);
+        }
+    }
+}
+
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    alarm: Arc<Alarm>,
+    waker: Waker,
+    closer: Arc<Closer>,
+}
+
+#[derive(Default)]
+struct Slot {
+    readiness: Rc<Readiness>,
+    /// Taken out while it is polled.
+    task: Option<Box<Task>>,
+}
+
+/// All tasks of a worker.
+pub(super) struct Tasks {
+    reactor: Reactor,
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<usize>>,
+}
+
+/// The place of a task that is about to be made.
+pub(super) struct Vacancy<'a> {
+    tasks: &'a Tasks,
+    number: usize,
+    readiness: Rc<Readiness>,
+}
+
+impl Vacancy<'_> {
+    /// Watches the task's socket.
+    pub(super) fn watch(&self, socket: impl AsFd) -> io::Result<Rc<Readiness>> {
+        self.tasks.reactor.watch(socket, self.number)?;
+        Ok(Rc::clone(&self.readiness))
+    }
+
+    /// Makes the task. It begins once the worker comes to it.
+    pub(super) fn fill(self, future: impl Future<Output = ()> + 'static) -> Arc<Closer> {
+        let Vacancy {
+            tasks,
+            number,
+            readiness,
+        } = self;
+        let woken = tasks.reactor.woken();
+        let closer = Arc::new(Closer {
+            closed: AtomicBool::new(false),
+            number,
+            woken: Arc::clone(woken),
+        });
+        let alarm = tasks.alarm(number);
+        let task = Box::new(Task {
+            future: Box::pin(future),
+            waker: Waker::from(Arc::clone(&alarm)),
+            alarm,
+            closer: Arc::clone(&closer),
+        });
+        let slot = Slot {
+            readiness,
+            task: Some(task),
+        };
+        let mut slots = tasks.slots.borrow_mut();
+        if number == slots.len() {
+            slots.push(slot);
+        } else {
+            slots[number] = slot;
+            tasks.free.borrow_mut().pop();
+        }
+        woken.wake(number);
+        closer
+    }
+}
+
+impl Tasks {
+    pub(super) fn new() -> io::Result<Tasks> {
+        Ok(Tasks {
+            reactor: Reactor::new()?,
+            slots: RefCell::default(),
+            free: RefCell::default(),
+        })
+    }
+
+    /// A place for one more task.
+    pub(super) fn vacancy(&self) -> Vacancy<'_> {
+        let free = self.free.borrow().last().copied();
+        Vacancy {
+            tasks: self,
+            number: free.unwrap_or_else(|| self.slots.borrow().len()),
+            readiness: Rc::default(),
+        }
+    }
+
+    fn alarm(&self, number: usize) -> Arc<Alarm> {
+        Arc::new(Alarm {
+            number,
+            rung: AtomicBool::new(false),
+            woken: Arc::clone(self.reactor.woken()),
+        })
+    }
+
+    /// Runs `main` to its end and all tasks meanwhile, on this thread alone; what is left of them
+    /// then is dropped. Each turn begins with `begin`.
+    pub(super) fn run(&self, main: impl Future<Output = ()>, begin: impl Fn()) {
+        let main = pin!(main);
+        let mut turns = Turns::new(self, main, begin);
+        while !turns.is_over() {
+            turns.turn(self.reactor.woken().may_sleep());
+        }
+    }
+
+    /// The same within a runtime, for which other futures of it have their turns.
+    ///
+    /// # Errors
+    /// The runtime cannot watch the sockets.
+    pub(super) async fn run_within_runtime(
+        &self,
+        main: impl Future<Output = ()>,
+        begin: impl Fn(),
+    ) -> io::Result<()> {
+        // Deprecated because a type may close its descriptor while it is watched; a borrowed one cannot.
+        #[expect(deprecated)]
+        let sockets = AsyncFd::with_interest(self.reactor.as_fd(), Interest::READABLE)?;
+        let main = pin!(main);
+        let mut turns = Turns::new(self, main, begin);
+        while !turns.is_over() {
+            tokio::select! {
+                ready = sockets.readable() => {
+                    let mut ready = ready?;
+                    turns.turn(Sleep::No);
+                    if !turns.events.is_full() {
+                        ready.clear_ready();
+                    }
+                }
+                () = self.reactor.woken().told() => {
+                    (turns.begin)();
+                    turns.poll_woken();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls a task because its socket is ready for something.
+    #[inline]
+    fn poll_ready(&self, number: usize, told: EventFlags) {
+        let task = self.slots.borrow_mut().get_mut(number).and_then(|slot| {
+            slot.readiness.add(told);
+            slot.task.take()
+        });
+        if let Some(task) = task {
+            self.poll(number, task);
+        }
+    }
+
+    /// Polls a task because it was woken.
+    fn poll_woken(&self, number: usize) {
+        let task = self
+            .slots
+            .borrow_mut()
+            .get_mut(number)
+            .and_then(|slot| slot.task.take());
+        if let Some(task) = task {
+            task.alarm.heard();
+            self.poll(number, task);
+        }
+    }
+
+    /// Polls a task that was taken out of its slot.
+    #[inline]
+    fn poll(&self, number: usize, mut task: Box<Task>) {
+        let over = task.closer.closed.load(Relaxed) || {
+            let mut context = Context::from_waker(&task.waker);
+            let future = task.future.as_mut();
+            // A panic ends its task alone. Nothing of the task is used afterwards.
+            catch_unwind(AssertUnwindSafe(|| future.poll(&mut context).is_ready())).unwrap_or(true)
+        };
+        if over {
+            // Its number is free only once nothing of it is left.
+            drop(task);
+            self.free.borrow_mut().push(number);
+        } else if let Some(slot) = self.slots.borrow_mut().get_mut(number) {
+            slot.task = Some(task);
+        }
+    }
+}
+
+/// The turns of all tasks, until the worker's own is over.
+struct Turns<'a, M, B> {
+    tasks: &'a Tasks,
+    main: Pin<&'a mut M>,
+    main_alarm: Arc<Alarm>,
+    main_over: bool,
+    begin: B,
+    events: Events,
+    numbers: Vec<usize>,
+}
+
+impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
+    fn new(tasks: &'a Tasks, main: Pin<&'a mut M>, begin: B) -> Turns<'a, M, B> {
+        let mut turns = Turns {
+            tasks,
+            main,
+            main_alarm: tasks.alarm(MAIN),
+            main_over: false,
+            begin,
+            events: Events::new(),
+            numbers: Vec::new(),
+        };
+        turns.poll_main();
+        turns
+    }
+
+    fn is_over(&self) -> bool {
+        self.main_over
+    }
+
+    fn poll_main(&mut self) {
+        self.main_alarm.heard();
+        let waker = Waker::from(Arc::clone(&self.main_alarm));
+        let mut context = Context::from_waker(&waker);
+        self.main_over = self.main_over || self.main.as_mut().poll(&mut context).is_ready();
+    }
+
+    fn turn(&mut self, sleep: Sleep) {
+        self.tasks.reactor.look(&mut self.events, sleep);
+        (self.begin)();
+        for (number, told) in self.events.sockets() {
+            self.tasks.poll_ready(number, told);
+        }
+        self.poll_woken();
+    }
+
+    /// Polls those that were woken so far; who is woken meanwhile comes with the next turn.
+    fn poll_woken(&mut self) {
+        let mut numbers = std::mem::take(&mut self.numbers);
+        self.tasks.reactor.woken().take(&mut numbers);
+        for number in &numbers {
+            match *number {
+                MAIN => self.poll_main(),
+                number => self.tasks.poll_woken(number),
+            }
+        }
+        self.numbers = numbers;
+    }
+}
+
+impl<M, B> Drop for Turns<'_, M, B> {
+    fn drop(&mut self) {
+        // A task holds the worker, which holds the tasks.
+        let left = self.tasks.slots.take();
+        drop(left);
+    }
+}
