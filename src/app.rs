@@ -32,7 +32,7 @@ use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::{Signals, Woken};
 use crate::tier::{Cache, Copies};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Care, Pools, UpstreamConfig};
+use crate::upstream::{Access, Care, Pools, UpstreamConfig, check};
 use crate::watch::{Kinds, Watch};
 use logging::SetVerbosity;
 use progress::Progress;
@@ -68,7 +68,7 @@ pub fn run(
     let mut notices = notices.to_vec();
     // Before -u: root's files stay root's.
     let secrets = Secrets::open(config)?;
-    notices.extend(secrets.notice());
+    notices.extend(secrets.notices());
     // Before any thread exists: identity and limits are per thread until then.
     notices.extend(process::prepare(
         &config.process,
@@ -81,7 +81,7 @@ pub fn run(
         None => Listeners::bind(&config.server)?,
     };
     let places: Vec<_> = listeners.places().cloned().collect();
-    let parts = Parts::start(config)?;
+    let parts = Parts::start(config, &secrets)?;
     if signals.stop.is_cancelled() {
         return parts.close(config, Stop::Now);
     }
@@ -101,7 +101,7 @@ pub fn run(
     notify::ready();
     let how = parts.wait_for_stop(&signals, &shared.control, &|| {
         secrets.reload();
-        parts.reload_pools(&reread);
+        parts.reload_pools(config, &reread);
     });
     tracing::info!(?how, "stopping");
     let dry = config.dry.as_ref();
@@ -128,7 +128,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn start(config: &Config) -> anyhow::Result<Parts> {
+    fn start(config: &Config, secrets: &Secrets) -> anyhow::Result<Parts> {
         let clock = Arc::new(Clock::system());
         let metrics = Arc::new(Metrics::starting_at(clock.now()));
         let dry = match &config.dry {
@@ -156,7 +156,10 @@ impl Parts {
             }
             _ => None,
         };
-        let upstream = config.upstream.as_ref().map(open_pools).transpose()?;
+        let upstream = match &config.upstream {
+            Some(upstream) => Some(open_pools(upstream, &secrets.access)?),
+            None => None,
+        };
         Ok(Parts {
             upstream,
             clock,
@@ -232,13 +235,23 @@ impl Parts {
     }
 
     /// Takes the pools as the configuration names them now; anything wrong leaves them as they are.
-    fn reload_pools(&self, reread: &dyn Fn() -> anyhow::Result<Config>) {
+    fn reload_pools(&self, before: &Config, reread: &dyn Fn() -> anyhow::Result<Config>) {
         let Some((pools, _)) = &self.upstream else {
             return;
         };
         let reloaded = reread().and_then(|config| {
             let upstream = config.upstream.context("no memcached servers any more")?;
-            Ok(pools.replace(&upstream)?)
+            let access = before.upstream.as_ref().map(|before| &before.access);
+            // Their files may be root's, whose rights are gone.
+            anyhow::ensure!(
+                access == Some(&upstream.access),
+                "what the servers are shown (memcached.tls, username …) changes with a restart"
+            );
+            if let Some(members) = pools.prepare(&upstream)? {
+                check(&members, upstream.sharing)?;
+                pools.replace(members);
+            }
+            Ok(())
         });
         match reloaded {
             Ok(()) => tracing::info!("SIGHUP: the memcached servers are read again"),
@@ -286,9 +299,10 @@ impl Parts {
     }
 }
 
-fn open_pools(config: &UpstreamConfig) -> anyhow::Result<(Arc<Pools>, Care)> {
+fn open_pools(config: &UpstreamConfig, access: &Arc<Access>) -> anyhow::Result<(Arc<Pools>, Care)> {
     let folder = || format!("open the state folder {}", config.state.display());
-    let pools = Arc::new(Pools::open(config).with_context(folder)?);
+    let pools = Arc::new(Pools::open(config, access).with_context(folder)?);
+    check(&pools.members(), config.sharing)?;
     let care = Care::start(&pools).context("start the thread that looks after servers")?;
     Ok((pools, care))
 }

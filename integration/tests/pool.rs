@@ -1,7 +1,9 @@
 //! Pools behind tiercache: the pool decides, copies are never too old, and whatever a server of the pool does, no client
 //! gets another's value, waits for long or reads what was deleted.
 
+mod access;
 mod faults;
+mod fit;
 mod fleet;
 mod load;
 mod migration;

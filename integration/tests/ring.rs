@@ -2,19 +2,24 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tiercache_integration::client::Client;
+use tiercache_integration::eventually;
 use tiercache_integration::pool::Pool;
-use tiercache_integration::server::Server;
+use tiercache_integration::server::{Server, memcached_binary};
 use tiercache_integration::twemproxy::Twemproxy;
 
 use super::clients::installed;
 
 /// Keys that each side sets and the other one finds.
 const KEYS: usize = 50_000;
+/// Keys that each side sets behind unix sockets.
+const SOCKET_KEYS: usize = 10_000;
 /// Keys that are compared with twemproxy.
 const PROXY_KEYS: usize = 10_000;
 /// Keys of one pipeline.
@@ -44,6 +49,63 @@ fn pylibmc_and_tiercache_find_each_others_keys() {
     }
 }
 
+/// A memcached on a unix socket alone.
+struct OnSocket {
+    child: Child,
+    path: String,
+}
+
+impl OnSocket {
+    fn start(path: String) -> OnSocket {
+        let mut command = Command::new(memcached_binary());
+        command.args(["-s", &path, "-m", "64"]);
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "root"]);
+        }
+        let child = command.spawn().expect("memcached starts");
+        let server = OnSocket { child, path };
+        let up = eventually(Duration::from_secs(20), || {
+            UnixStream::connect(&server.path).is_ok()
+        });
+        assert!(up, "memcached does not listen on {}", server.path);
+        server
+    }
+}
+
+impl Drop for OnSocket {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// Unix sockets have a name of their own on libmemcached's rings.
+#[test]
+fn pylibmc_and_tiercache_find_each_others_keys_behind_sockets() {
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let servers: Vec<OnSocket> = ["a", "b", "c"]
+        .map(|name| OnSocket::start(path(name)))
+        .into();
+    let names: Vec<String> = servers.iter().map(|server| server.path.clone()).collect();
+    let (url, state) = (
+        format!("memcached://unix:{}", names.join(",unix:")),
+        path("state"),
+    );
+    for behavior in ["ketama", "ketama_weighted"] {
+        let file = path("c.toml");
+        fs::write(&file, format!("[memcached]\nring = \"{behavior}\"\n"))
+            .expect("it can be written");
+        let server = Server::tiercache(&["--hot", &url, "--state", &state, "--config", &file]);
+        let set = pylibmc_at(&names, "set", behavior, 0, SOCKET_KEYS);
+        assert_eq!(set, SOCKET_KEYS, "{behavior}");
+        assert_eq!(found(&server, 0, SOCKET_KEYS), SOCKET_KEYS, "{behavior}");
+        store_at(server.address(), SOCKET_KEYS, 2 * SOCKET_KEYS);
+        let seen = pylibmc_at(&names, "get", behavior, SOCKET_KEYS, 2 * SOCKET_KEYS);
+        assert_eq!(seen, SOCKET_KEYS, "{behavior}");
+    }
+}
+
 #[test]
 fn twemproxy_and_tiercache_find_each_others_keys() {
     for (key_hash, hash_tag) in [
@@ -67,11 +129,15 @@ fn twemproxy_and_tiercache_find_each_others_keys() {
 }
 
 fn pylibmc(pool: &Pool, mode: &str, behavior: &str, from: usize, to: usize) -> usize {
+    pylibmc_at(&pool.names(), mode, behavior, from, to)
+}
+
+fn pylibmc_at(servers: &[String], mode: &str, behavior: &str, from: usize, to: usize) -> usize {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/pylibmc_pool.py");
     let output = Command::new(installed().join("venv/bin/python"))
         .arg(script)
         .args([mode, behavior, &from.to_string(), &to.to_string()])
-        .args(pool.names())
+        .args(servers)
         .output()
         .expect("scripts/test installs the Python clients");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

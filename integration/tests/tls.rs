@@ -21,14 +21,14 @@ const EXCHANGES: usize = 6;
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
 /// An authority that certifies servers and clients, and the folder that its certificates are in.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
     /// Makes `ca.pem`, and `chain.pem` and `key.pem` for a server.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
         params
             .distinguished_name
@@ -45,7 +45,7 @@ impl Authority {
     }
 
     /// Makes `chain.pem` and `key.pem` in a folder inside the folder.
-    fn certify(&self, inside: &str) {
+    pub(crate) fn certify(&self, inside: &str) {
         let folder = self.folder.path().join(inside);
         fs::create_dir_all(&folder).expect("a folder can be made");
         let key = KeyPair::generate().expect("a key can be made");
@@ -63,7 +63,7 @@ impl Authority {
         write(&folder.join("key.pem"), &key.serialize_pem());
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
@@ -75,7 +75,7 @@ impl Authority {
     }
 
     /// The option that lets in only clients certified by this authority.
-    fn clients_of(&self) -> String {
+    pub(crate) fn clients_of(&self) -> String {
         format!(",ssl_verify_mode=2,ssl_ca_cert={}", self.path("ca.pem"))
     }
 }

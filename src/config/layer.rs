@@ -11,7 +11,7 @@ use tiercache_protocol::Syntax;
 
 use crate::dry::{Checksums, Durability};
 use crate::tier::config::{Admission, DryAhead, Policy};
-use crate::tls::{ClientCertificate, KeyFormat, MinVersion};
+use crate::tls::{ClientCertificate, KeyFormat, MinVersion, ServerCertificate};
 use crate::tracking;
 use crate::units::{ByteSize, Span};
 use crate::upstream::config::Sharing;
@@ -289,6 +289,20 @@ section! {
         request_timeout: Span,
         /// Failures in a row that eject a server.
         eject_after: u32,
+        /// Whether TCP connections to the servers are encrypted.
+        tls: bool,
+        /// PEM file of the authorities that the servers' certificates come from.
+        ca_cert: PathBuf,
+        /// PEM file of the certificate that servers are shown.
+        cert: PathBuf,
+        /// PEM file of its private key.
+        key: PathBuf,
+        /// What has to be true of a server's certificate.
+        verify: ServerCertificate,
+        /// Whom to log in as.
+        username: String,
+        /// File of the password.
+        password_file: PathBuf,
         /// Servers of further pools.
         pools: BTreeMap<String, Vec<String>>,
         /// Which pool has the keys of a prefix.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::ConfigError;
 use crate::config::layer::{self, Layer, RamBackend};
 use crate::config::resolve::refuse;
+use crate::config::secure;
 use crate::units::{ByteSize, Span};
 use crate::upstream::UpstreamConfig;
 use crate::upstream::config::{Address, PoolConfig, Route};
@@ -147,6 +148,7 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
         fresh,
         copies: ram == Ram::Copies,
         state,
+        access: secure::access(memcached)?,
     }))
 }
 
@@ -163,6 +165,8 @@ fn without_pools(
         ("memcached.migrate_from", memcached.migrate_from.is_some()),
         ("memcached.migrate_pools", memcached.migrate_pools.is_some()),
         ("memcached.state", memcached.state.is_some()),
+        ("memcached.tls", memcached.tls == Some(true)),
+        ("memcached.username", memcached.username.is_some()),
         ("cold.sharing", cold.sharing.is_some()),
         ("cold.fresh", cold.fresh.is_some()),
     ];
@@ -234,7 +238,16 @@ pub(super) fn to_layer(upstream: &UpstreamConfig) -> layer::Memcached {
         (!pool.migrate_from.is_empty()).then(|| servers.collect())
     };
     let name = |route: &Route| upstream.pools[route.pool].name.clone();
+    let (tls, login) = (&upstream.access.tls, &upstream.access.login);
+    let tls = tls.as_ref();
     layer::Memcached {
+        tls: Some(tls.is_some()),
+        ca_cert: tls.and_then(|tls| tls.ca_cert.clone()),
+        cert: tls.and_then(|tls| tls.cert.clone()),
+        key: tls.and_then(|tls| tls.key.clone()),
+        verify: tls.map(|tls| tls.verify),
+        username: login.as_ref().map(|login| login.username.clone()),
+        password_file: login.as_ref().map(|login| login.password_file.clone()),
         state: Some(upstream.state.clone()),
         servers: first.map(texts),
         ring: first.map(|pool| pool.ring),

@@ -1,4 +1,5 @@
-//! Encryption and users: what their options amount to, and what they mean for listeners and protocols.
+//! Encryption and users, of this server and of those upstream: what their options amount to, and what
+//! they mean for listeners and protocols.
 
 use crate::auth::AuthConfig;
 use crate::config::ConfigError;
@@ -6,7 +7,8 @@ use crate::config::layer::{self, Protocol};
 use crate::config::resolve::refuse;
 use crate::server::ServerConfig;
 use crate::server::config::Encryption;
-use crate::tls::{ClientCertificate, TlsConfig};
+use crate::tls::{ClientCertificate, ConnectorConfig, ServerCertificate, TlsConfig};
+use crate::upstream::{AccessConfig, LoginConfig, is_username};
 
 /// Encryption, if it is asked for.
 pub(super) fn tls(tls: layer::Tls) -> Result<Option<TlsConfig>, ConfigError> {
@@ -113,4 +115,59 @@ pub(super) fn auth(
         }
     });
     Ok(Some(AuthConfig { file, sasl }))
+}
+
+/// What memcached servers are shown.
+pub(super) fn access(memcached: &layer::Memcached) -> Result<AccessConfig, ConfigError> {
+    let login = match (&memcached.username, &memcached.password_file) {
+        (None, None) => None,
+        (Some(username), Some(password_file)) if is_username(username) => Some(LoginConfig {
+            username: username.clone(),
+            password_file: password_file.clone(),
+        }),
+        (Some(_), Some(_)) => {
+            return refuse(
+                "memcached.username",
+                "must be one word of at most 500 bytes",
+            );
+        }
+        (Some(_), None) => return refuse("memcached.username", "needs memcached.password_file"),
+        (None, Some(_)) => return refuse("memcached.password_file", "needs memcached.username"),
+    };
+    let tls = connector(memcached)?;
+    Ok(AccessConfig { tls, login })
+}
+
+fn connector(memcached: &layer::Memcached) -> Result<Option<ConnectorConfig>, ConfigError> {
+    let layer::Memcached {
+        ca_cert, cert, key, ..
+    } = memcached;
+    if memcached.tls != Some(true) {
+        let set = [
+            ("memcached.ca_cert", ca_cert.is_some()),
+            ("memcached.cert", cert.is_some()),
+            ("memcached.key", key.is_some()),
+            ("memcached.verify", memcached.verify.is_some()),
+        ];
+        return match set.into_iter().find(|(_, set)| *set) {
+            Some((key, _)) => refuse(key, "has no effect without memcached.tls"),
+            None => Ok(None),
+        };
+    }
+    let verify = memcached.verify.unwrap_or_default();
+    if verify != ServerCertificate::None && ca_cert.is_none() {
+        return refuse(
+            "memcached.tls",
+            "needs authorities (memcached.ca_cert), or memcached.verify = \"none\"",
+        );
+    }
+    if key.is_some() && cert.is_none() {
+        return refuse("memcached.key", "needs memcached.cert");
+    }
+    Ok(Some(ConnectorConfig {
+        ca_cert: ca_cert.clone(),
+        key: key.clone().or_else(|| cert.clone()),
+        cert: cert.clone(),
+        verify,
+    }))
 }

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::{ClientCertificate, TlsConfig, TlsError};
+use tokio::net::TcpStream;
+
+use super::{ClientCertificate, ConnectorConfig, TlsConfig, TlsError};
 
 /// Never exists.
 #[derive(Debug)]
@@ -17,8 +19,7 @@ impl Tls {
     /// # Errors
     /// Always.
     pub fn open(_: &TlsConfig) -> Result<Tls, TlsError> {
-        let reason = "this program is built without encryption (feature tls)";
-        Err(TlsError::Options(reason.to_owned()))
+        Err(absent())
     }
 
     /// Cannot be called.
@@ -35,6 +36,42 @@ impl Tls {
     pub async fn accept<S>(&self, _: ClientCertificate, _: S) -> io::Result<Stream<S>> {
         match *self {}
     }
+}
+
+/// Never exists.
+#[derive(Debug)]
+pub enum Connector {}
+
+/// Never comes from [`Connector::connect`].
+pub type ClientStream = TcpStream;
+
+impl Connector {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(_: &ConnectorConfig) -> Result<Connector, TlsError> {
+        Err(absent())
+    }
+
+    /// Cannot be called.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub async fn connect(&self, _: &str, _: TcpStream) -> io::Result<ClientStream> {
+        match *self {}
+    }
+}
+
+/// Cannot be called.
+pub fn client_socket(stream: &ClientStream) -> &TcpStream {
+    stream
+}
+
+fn absent() -> TlsError {
+    TlsError::Options("this program is built without encryption (feature tls)".to_owned())
 }
 
 /// Cannot be called.

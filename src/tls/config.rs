@@ -60,3 +60,30 @@ pub enum MinVersion {
     #[serde(rename = "1.3")]
     V1_3,
 }
+
+/// Encryption of connections to servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectorConfig {
+    /// PEM file of the authorities that servers' certificates come from. Needed unless nothing is
+    /// verified.
+    pub ca_cert: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to servers that ask for one. Default none.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its private key. Default the file of the certificate.
+    pub key: Option<PathBuf>,
+    /// What has to be true of a server's certificate. Default all of it.
+    pub verify: ServerCertificate,
+}
+
+/// What has to be true of a server's certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerCertificate {
+    /// It comes from a known authority, and the server's name is in it.
+    #[default]
+    Full,
+    /// It comes from a known authority.
+    Chain,
+    /// Nothing: whoever is in between can read and change everything.
+    None,
+}

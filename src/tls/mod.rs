@@ -1,9 +1,12 @@
 //! Encrypted connections: certificates from files, read again while clients are served.
 //!
-//! Built with the feature `tls`; without it [`Tls`] cannot exist and opening it says so.
+//! Built with the feature `tls`; without it [`Tls`] and [`Connector`] cannot exist and opening one
+//! says so.
 
 #[cfg(feature = "tls")]
 mod ciphers;
+#[cfg(feature = "tls")]
+mod client;
 pub mod config;
 #[cfg(feature = "tls")]
 pub mod files;
@@ -12,7 +15,13 @@ mod server;
 
 use std::path::PathBuf;
 
-pub use config::{ClientCertificate, KeyFormat, MinVersion, TlsConfig};
+#[cfg(feature = "tls")]
+pub use client::{ClientStream, Connector, client_socket};
+pub use config::{
+    ClientCertificate, ConnectorConfig, KeyFormat, MinVersion, ServerCertificate, TlsConfig,
+};
+#[cfg(not(feature = "tls"))]
+pub use server::{ClientStream, Connector, client_socket};
 pub use server::{Stream, Tls, is_new_session, socket};
 
 /// Encrypted bytes that wait for a client to read: beyond it no further answers are encrypted.

@@ -1,4 +1,5 @@
-//! Looking after servers: probing those that are ejected, telling them what they missed.
+//! Looking after servers: where they are, probing those that are ejected, telling them what they
+//! missed.
 //!
 //! One thread with connections of its own. A server gets requests again once it has answered a
 //! probe and acknowledged every delete that it missed, in this order.
@@ -53,12 +54,16 @@ impl Care {
         let thread = std::thread::Builder::new()
             .name("upstream".to_owned())
             .spawn(move || match builder.build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(async {
-                    tokio::select! {
-                        () = stopped.cancelled() => {}
-                        () = watch(&pools) => {}
-                    }
-                }),
+                Ok(runtime) => {
+                    runtime.block_on(async {
+                        tokio::select! {
+                            () = stopped.cancelled() => {}
+                            () = watch(&pools) => {}
+                        }
+                    });
+                    // A lookup that hangs is not waited for.
+                    runtime.shutdown_background();
+                }
                 Err(error) => tracing::error!(%error, "start the runtime of the thread upstream"),
             })?;
         Ok(Care { stop, thread })
@@ -91,13 +96,22 @@ async fn watch(pools: &Pools) {
             });
             link.keep_only(servers);
             for server in servers {
-                if !tasks.iter().any(|(known, _)| Arc::ptr_eq(known, server)) {
-                    let task = spawn_local(look_after(Arc::clone(server), Rc::clone(&link)));
-                    tasks.push((Arc::clone(server), task.abort_handle()));
+                if tasks.iter().any(|(known, _)| Arc::ptr_eq(known, server)) {
+                    continue;
                 }
+                let task = spawn_local(look_after(Arc::clone(server), Rc::clone(&link)));
+                tasks.push((Arc::clone(server), task.abort_handle()));
+                let task = spawn_local(keep_looking_up(Arc::clone(server)));
+                tasks.push((Arc::clone(server), task.abort_handle()));
             }
         }
         sleep(RELOAD_INTERVAL).await;
+    }
+}
+
+async fn keep_looking_up(server: Arc<Server>) {
+    if let Some(name) = server.way.name() {
+        name.keep_looking_up().await;
     }
 }
 

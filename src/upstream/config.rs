@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::AccessConfig;
 use super::hash::KeyHash;
 use super::ring::{Member, Points, Ring};
 use crate::units::Span;
@@ -28,6 +29,8 @@ pub struct UpstreamConfig {
     pub copies: bool,
     /// Folder of what has to outlive the process.
     pub state: PathBuf,
+    /// What the servers want to be shown. Default nothing.
+    pub access: AccessConfig,
 }
 
 /// Keys that begin with `prefix` belong to the pool with the number `pool`.
@@ -149,11 +152,13 @@ pub enum Place {
 }
 
 impl Address {
-    /// The server as other clients name it on their rings: without the port if that is 11211.
+    /// The server as libmemcached names it on its rings: without the port if that is 11211, a unix
+    /// socket with port 0.
     fn member(&self) -> Member {
         let name = match &self.place {
             Place::Tcp(host, PORT) => host.clone(),
-            place => place.to_string(),
+            Place::Tcp(..) => self.place.to_string(),
+            Place::Unix(path) => format!("{}:0", path.display()),
         };
         Member {
             name,
@@ -181,7 +186,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// `HOST[:PORT[:WEIGHT]]`, `[IPv6][:PORT[:WEIGHT]]` or `/PATH[:WEIGHT]`.
+/// `HOST[:PORT[:WEIGHT]]`, `[IPv6][:PORT[:WEIGHT]]`, `/PATH[:WEIGHT]` or `unix:/PATH[:WEIGHT]`.
 impl FromStr for Address {
     type Err = String;
 
@@ -195,10 +200,11 @@ impl FromStr for Address {
                 weight => Ok(weight),
             },
         };
-        if text.starts_with('/') {
-            let (path, share) = match text.rsplit_once(':') {
+        let socket = text.strip_prefix("unix:").unwrap_or(text);
+        if socket.starts_with('/') {
+            let (path, share) = match socket.rsplit_once(':') {
                 Some((path, share)) => (path, Some(share)),
-                None => (text, None),
+                None => (socket, None),
             };
             return Ok(Address {
                 place: Place::Unix(PathBuf::from(path)),
@@ -243,7 +249,9 @@ mod tests {
             ("a:11211", "a:11211", "a", 1),
             ("10.0.0.1:11212:5", "10.0.0.1:11212:5", "10.0.0.1:11212", 5),
             ("[::1]:11212", "[::1]:11212", "[::1]:11212", 1),
-            ("/run/m.sock:2", "/run/m.sock:2", "/run/m.sock", 2),
+            ("/run/m.sock:2", "/run/m.sock:2", "/run/m.sock:0", 2),
+            ("unix:/run/m.sock", "/run/m.sock", "/run/m.sock:0", 1),
+            ("unix:/run/m.sock:5", "/run/m.sock:5", "/run/m.sock:0", 5),
         ] {
             let address: Address = text.parse().unwrap();
             let member = address.member();

@@ -21,27 +21,22 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use tiercache_protocol::DecodedReply;
 use tiercache_protocol::reply::{MetaStatus, Reply};
-use tiercache_protocol::{DecodedReply, ReplyDecoder};
-use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until};
 
-use super::config::Place;
+use super::greeting::connect;
 use super::link::Now;
 use super::server::Server;
+use super::stream::{BUFFER_KEPT_BYTES_MAX, Replies, Stream};
 
 /// Requests of one connection that wait for their answers, sent or not. More are refused.
 const IN_FLIGHT_MAX: usize = 16 * 1024;
 /// Bytes of requests that wait to be sent. More are refused, unless there are none.
 const UNSENT_BYTES_MAX: usize = 64 << 20;
-/// What one read brings in at most, unless a value is on its way.
-const READ_BYTES: usize = 16 * 1024;
 /// Reads in one turn before the worker's other tasks have theirs.
 const READS_PER_TURN: usize = 8;
-/// An empty buffer that grew beyond this is given back.
-const BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// Hears the answer to a request, and says whether it can be one.
 pub type Done = Box<dyn FnOnce(Outcome<'_>) -> Verdict>;
@@ -110,6 +105,15 @@ struct Pending {
     running: bool,
 }
 
+impl Pending {
+    /// Whether something was sent that is not answered yet.
+    fn awaits_answers(&self) -> bool {
+        let sent_to = self.begin + self.sent as u64;
+        let oldest = self.in_flight.front();
+        oldest.is_some_and(|oldest| oldest.begin < sent_to)
+    }
+}
+
 struct InFlight {
     opaque: u32,
     since: Instant,
@@ -120,17 +124,46 @@ struct InFlight {
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(super) enum End {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the server closed the connection")]
     Closed,
     #[error("a request was not answered in time")]
     TimedOut,
+    #[error("no connection in time")]
+    ConnectTimedOut,
     #[error("{0}")]
     Garbled(String),
     #[error("no longer needed")]
     Retired,
+    /// Its name means another place now.
+    #[error("the server has moved")]
+    Moved,
+    #[error("encryption: {0}")]
+    Handshake(String),
+    #[error("the server wants a user and a password (memcached.username)")]
+    LoginWanted,
+    #[error("the server refused the user or the password")]
+    LoginRefused,
+    /// With the server's version, if it told one.
+    #[error("the server (version {0:?}) does not have the meta commands of memcached 1.6.10")]
+    NoMeta(String),
+}
+
+impl End {
+    /// Whether nothing is wrong, if all was answered.
+    fn is_ordinary(&self) -> bool {
+        matches!(self, End::Closed | End::Retired | End::Moved)
+    }
+
+    /// Whether the server cannot be used until somebody changes it.
+    pub(super) fn is_unfit(&self) -> bool {
+        matches!(
+            self,
+            End::NoMeta(_) | End::Handshake(_) | End::LoginWanted | End::LoginRefused
+        )
+    }
 }
 
 impl Connection {
@@ -200,34 +233,27 @@ impl Connection {
     /// Connects and serves as long as there are requests; ends with the connection.
     async fn run(self: Rc<Connection>) {
         while !self.pending.borrow().in_flight.is_empty() {
-            let connected = timeout(self.server.connect_timeout, self.connect()).await;
-            let connected = connected.unwrap_or(Err(End::TimedOut));
-            let (mut stream, dialect) = match connected {
+            let (mut stream, understood) = match connect(&self.server).await {
                 Ok(connected) => connected,
                 Err(end) => {
                     tracing::debug!(server = %self.server.address.place, %end, "connect");
-                    self.server.failed();
+                    self.server.failed(&end);
                     self.fail_all(Failure::Down);
                     continue;
                 }
             };
-            self.dialect.set(Some(dialect));
+            self.dialect.set(Some(understood.dialect));
+            self.server.understands(understood);
             // Before anything is sent on it: see `Server::connections_made`.
             self.server.stats.connects.fetch_add(1, AcqRel);
             let end = self.drive(&mut stream).await;
             self.ended(&end);
-            if !matches!(end, End::Closed | End::Retired) {
+            if !end.is_ordinary() {
                 // What is still in the kernel's buffers must not reach the server any more.
                 stream.reset_on_close();
             }
         }
         self.pending.borrow_mut().running = false;
-    }
-
-    async fn connect(&self) -> Result<(Stream, Dialect), End> {
-        let mut stream = Stream::connect(&self.server.address.place).await?;
-        let dialect = stream.greet().await?;
-        Ok((stream, dialect))
     }
 
     /// Accounts for the end of a connection and fails what was sent on it.
@@ -248,14 +274,14 @@ impl Connection {
             (pending.begin, pending.sent) = (kept_from, 0);
             failed
         };
-        if matches!(end, End::Closed | End::Retired) && failed.is_empty() {
+        if end.is_ordinary() && failed.is_empty() {
             return;
         }
         tracing::warn!(server = %self.server.address.place, %end, lost = failed.len(), "upstream connection");
         if matches!(end, End::Garbled(_)) {
             self.server.stats.garbled.fetch_add(1, Relaxed);
         }
-        self.server.failed();
+        self.server.failed(end);
         let failure = match end {
             End::TimedOut => Failure::TimedOut,
             _ => Failure::Lost,
@@ -313,6 +339,9 @@ impl Connection {
             if self.retired.get() && pending.in_flight.is_empty() {
                 return Poll::Ready(End::Retired);
             }
+            if stream.leaving && !pending.awaits_answers() {
+                return Poll::Ready(End::Moved);
+            }
             pending.waker = Some(cx.waker().clone());
             Poll::Pending
         })
@@ -327,6 +356,12 @@ impl Connection {
     fn poll_send(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Result<(), End> {
         let pending = &mut *self.pending.borrow_mut();
         stream.write_blocked = false;
+        // Between two requests, what follows can go to where the server is now.
+        stream.leaving = pending.sent == 0 && stream.is_elsewhere(&self.server);
+        if stream.leaving {
+            stream.write_blocked = true;
+            return Ok(());
+        }
         while pending.sent < pending.bytes.len() {
             match stream.poll_write(cx, &pending.bytes[pending.sent..]) {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
@@ -344,7 +379,10 @@ impl Connection {
         if pending.bytes.capacity() > BUFFER_KEPT_BYTES_MAX {
             pending.bytes = Vec::new();
         }
-        Ok(())
+        match stream.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 
     fn poll_replies(
@@ -380,10 +418,8 @@ impl Connection {
             };
             let oldest = {
                 let pending = &mut *self.pending.borrow_mut();
-                let sent_to = pending.begin + pending.sent as u64;
-                match pending.in_flight.front() {
-                    Some(oldest) if oldest.begin < sent_to => {}
-                    _ => return Err(End::Garbled("an answer that nobody asked for".into())),
+                if !pending.awaits_answers() {
+                    return Err(End::Garbled("an answer that nobody asked for".into()));
                 }
                 if !opaque_fits(&reply, pending.in_flight.front().map_or(0, |r| r.opaque)) {
                     return Err(End::Garbled("the answer to another request".into()));
@@ -443,126 +479,5 @@ fn opaque_fits(reply: &Reply<'_>, opaque: u32) -> bool {
             None => !matches!(reply.status, MetaStatus::Value | MetaStatus::Done),
         },
         _ => true,
-    }
-}
-
-/// Received and not yet decoded bytes.
-struct Replies {
-    bytes: Vec<u8>,
-    start: usize,
-    /// Bytes of the whole reply at the front, where its header told.
-    total: Option<usize>,
-    decoder: ReplyDecoder,
-}
-
-impl Replies {
-    fn new(value_max: usize) -> Replies {
-        Replies {
-            bytes: Vec::new(),
-            start: 0,
-            total: None,
-            decoder: ReplyDecoder::new(value_max),
-        }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        if self.bytes.is_empty() && self.bytes.capacity() > BUFFER_KEPT_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
-        // Room grows with what has arrived, never by what a header declares.
-        let missing = self.total.unwrap_or(0).saturating_sub(self.bytes.len());
-        self.bytes
-            .reserve(READ_BYTES.max(missing.min(self.bytes.len())));
-        match &mut stream.socket {
-            Socket::Tcp(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
-            Socket::Unix(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
-        }
-    }
-}
-
-/// A socket of either kind.
-struct Stream {
-    socket: Socket,
-    write_blocked: bool,
-}
-
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    async fn connect(place: &Place) -> io::Result<Stream> {
-        let socket = match place {
-            // The name is looked up for each connection, so that it may come to mean another place.
-            Place::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Socket::Tcp(stream)
-            }
-            Place::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-        };
-        Ok(Stream {
-            socket,
-            write_blocked: false,
-        })
-    }
-
-    /// Finds out what the server understands: `mn` ends the answers, and a flag that is not known
-    /// is an error before it.
-    async fn greet(&mut self) -> Result<Dialect, End> {
-        const GREETING: &[u8] = b"mg tiercache-probe q s C1\r\nmn\r\n";
-        let mut sent = 0;
-        while sent < GREETING.len() {
-            sent += poll_fn(|cx| self.poll_write(cx, &GREETING[sent..])).await?;
-        }
-        let mut input = Replies::new(0);
-        let mut dialect = Dialect::MetaCompare;
-        loop {
-            match input.decoder.decode(&input.bytes[input.start..]) {
-                DecodedReply::Reply { reply, consumed } => {
-                    input.start += consumed;
-                    match reply {
-                        Reply::Meta(reply) if reply.status == MetaStatus::Noop => {
-                            return Ok(dialect);
-                        }
-                        // Somebody has stored an item of that name.
-                        Reply::Meta(_) => {}
-                        Reply::Error { kind, .. }
-                            if kind != tiercache_protocol::reply::ErrorKind::Unknown =>
-                        {
-                            dialect = Dialect::Meta;
-                        }
-                        _ => {
-                            let what = "the server does not know the meta commands";
-                            return Err(End::Garbled(what.into()));
-                        }
-                    }
-                }
-                DecodedReply::More { .. } => {
-                    if poll_fn(|cx| input.poll_read(cx, self)).await? == 0 {
-                        return Err(End::Closed);
-                    }
-                }
-                DecodedReply::Invalid { reason } => return Err(End::Garbled(reason.to_string())),
-            }
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    /// Makes the close a reset, which discards what is not delivered yet.
-    fn reset_on_close(&self) {
-        if let Socket::Tcp(stream) = &self.socket {
-            // It fails on a socket that is gone already, which is as good.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
-        }
     }
 }

@@ -10,18 +10,25 @@
 //! It knows nothing of tiers and clients: whoever asks hands over how to write the request and what
 //! to do with its answer.
 
+mod access;
 mod care;
+mod check;
 pub mod config;
 mod connection;
+mod greeting;
 pub mod hash;
 mod link;
+mod name;
 mod pools;
 mod request;
 pub mod ring;
 mod server;
+mod stream;
 mod undelivered;
 
+pub use access::{Access, AccessConfig, AccessError, LoginConfig, is_username};
 pub use care::Care;
+pub use check::{Unfit, check};
 pub use config::UpstreamConfig;
 pub use connection::{Connection, Dialect, Done, Failure, Outcome, Verdict};
 pub use hash::KeyHash;
@@ -29,4 +36,4 @@ pub use link::Link;
 pub use pools::{Members, Pools};
 pub use request::{encode_delete, meta_form, needs_base64};
 pub use ring::{Member, Points, Ring};
-pub use server::{LATENCY_US, Server, Stats};
+pub use server::{LATENCY_US, Server, Shown, Stats};

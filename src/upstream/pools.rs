@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::access::Access;
 use super::config::{Address, PoolConfig, UpstreamConfig};
 use super::ring::Ring;
 use super::server::Server;
@@ -23,6 +24,7 @@ pub struct Pools {
     /// Grows with each replacement.
     generation: AtomicU64,
     state: PathBuf,
+    access: Arc<Access>,
 }
 
 /// The pools at one time.
@@ -64,10 +66,11 @@ impl Pools {
     ///
     /// # Errors
     /// The state folder cannot be made or read.
-    pub fn open(config: &UpstreamConfig) -> io::Result<Pools> {
+    pub fn open(config: &UpstreamConfig, access: &Arc<Access>) -> io::Result<Pools> {
         std::fs::create_dir_all(&config.state)?;
-        let members = Members::open(config, None)?;
+        let members = Members::open(config, access, None)?;
         Ok(Pools {
+            access: Arc::clone(access),
             current: Mutex::new(Arc::new(members)),
             generation: AtomicU64::new(1),
             state: config.state.clone(),
@@ -85,27 +88,36 @@ impl Pools {
         self.generation.load(Relaxed)
     }
 
-    /// Takes other pools from now on. Servers that stay keep their connections and figures.
+    /// Other pools, for [`Pools::replace`]; none if they are as they were. Servers that stay keep their
+    /// connections and figures.
     ///
     /// # Errors
-    /// The state of a new server cannot be read; nothing has changed then.
-    pub fn replace(&self, config: &UpstreamConfig) -> io::Result<()> {
+    /// The state of a new server cannot be read.
+    pub fn prepare(&self, config: &UpstreamConfig) -> io::Result<Option<Members>> {
         let config = UpstreamConfig {
             state: self.state.clone(),
             ..config.clone()
         };
-        let mut current = self.current.lock();
+        let current = self.members();
         if current.config == config {
-            return Ok(());
+            return Ok(None);
         }
-        *current = Arc::new(Members::open(&config, Some(&current))?);
+        Members::open(&config, &self.access, Some(&current)).map(Some)
+    }
+
+    /// Takes other pools from now on.
+    pub fn replace(&self, members: Members) {
+        *self.current.lock() = Arc::new(members);
         self.generation.fetch_add(1, Relaxed);
-        Ok(())
     }
 }
 
 impl Members {
-    fn open(config: &UpstreamConfig, before: Option<&Members>) -> io::Result<Members> {
+    fn open(
+        config: &UpstreamConfig,
+        access: &Arc<Access>,
+        before: Option<&Members>,
+    ) -> io::Result<Members> {
         let known = before.map_or(&[][..], |before| &before.servers);
         let mut servers: Vec<Arc<Server>> = Vec::new();
         let mut pools = Vec::new();
@@ -126,7 +138,7 @@ impl Members {
                                     address,
                                 ))?),
                             };
-                            Arc::new(Server::new(address, pool, undelivered))
+                            Arc::new(Server::new(address, pool, access, undelivered))
                         }
                     };
                     if !servers.iter().any(|known| Arc::ptr_eq(known, &server)) {

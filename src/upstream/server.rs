@@ -4,9 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::access::Access;
 use super::config::{Address, PoolConfig};
+use super::connection::{Dialect, End};
+use super::greeting::Understood;
+use super::name::{self, Way};
 use super::undelivered::Undelivered;
 
 /// Upper bounds of the latency histogram, in microseconds; what takes longer is in one more row.
@@ -17,6 +22,9 @@ pub const LATENCY_US: [u64; 8] = [100, 250, 500, 1_000, 2_500, 10_000, 50_000, 2
 pub struct Server {
     /// Where it is.
     pub address: Address,
+    /// How it is reached.
+    pub(super) way: Way,
+    pub(super) access: Arc<Access>,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     eject_after: u32,
@@ -29,8 +37,20 @@ pub struct Server {
     pub copies_since: AtomicU64,
     /// What it was asked.
     pub stats: Stats,
+    shown: Mutex<Shown>,
     /// Shared with what else speaks to the same place, as before a reload.
     pub(super) undelivered: Arc<Undelivered>,
+}
+
+/// What a server has shown of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Its version, in its own words.
+    pub version: String,
+    /// What it understood when it was last connected to.
+    pub dialect: Option<Dialect>,
+    /// Why it failed last.
+    pub last_error: Option<String>,
 }
 
 /// Figures of one server, of all workers together.
@@ -67,10 +87,13 @@ impl Server {
     pub(super) fn new(
         address: &Address,
         pool: &PoolConfig,
+        access: &Arc<Access>,
         undelivered: Arc<Undelivered>,
     ) -> Server {
         Server {
             address: address.clone(),
+            way: Way::to(&address.place, name::system),
+            access: Arc::clone(access),
             connect_timeout: pool.connect_timeout.0,
             request_timeout: pool.request_timeout.0,
             eject_after: pool.eject_after,
@@ -81,6 +104,7 @@ impl Server {
             // Before the first one there is no copy.
             copies_since: AtomicU64::new(1),
             stats: Stats::default(),
+            shown: Mutex::default(),
             undelivered,
         }
     }
@@ -135,12 +159,26 @@ impl Server {
         }
     }
 
+    /// What it has shown of itself so far.
+    pub fn shown(&self) -> Shown {
+        self.shown.lock().clone()
+    }
+
+    /// Notes what a connection has shown.
+    pub(super) fn understands(&self, understood: Understood) {
+        let mut shown = self.shown.lock();
+        shown.version = understood.version;
+        shown.dialect = Some(understood.dialect);
+    }
+
     /// Counts a failed connection; enough of them in a row eject the server.
-    pub(super) fn failed(&self) {
+    pub(super) fn failed(&self, end: &End) {
+        let reason = end.to_string();
+        self.shown.lock().last_error = Some(reason.clone());
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
         if failures >= self.eject_after && !self.ejected.swap(true, Relaxed) {
             self.stats.ejections.fetch_add(1, Relaxed);
-            tracing::warn!(server = %self.address.place, failures, "upstream server ejected");
+            tracing::warn!(server = %self.address.place, failures, reason, "upstream server ejected");
             self.needs_care.notify_one();
         }
     }

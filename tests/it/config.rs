@@ -82,7 +82,16 @@ fn the_printed_configuration_reads_back() {
     let s3 = "[dry]\nbackend = \"s3\"\nspool = \"d\"\nspool_size = \"64m\"\noptional = true\n[s3]\nbucket = \"b\"\n\
               prefix = \"p/q\"\nendpoint = \"http://h:1\"\npath_style = true\nchecksums = \"when_required\"\n";
     let mongodb = "[dry]\nbackend = \"mongodb\"\nspool = \"d\"\n[mongodb]\nuri = \"mongodb://u:p@h:1/cache?w=1\"\n";
-    for text in ["", full, s3, mongodb, "[server]\nunix_socket = \"s\"\n"] {
+    let pool = "[cold]\nbackend = \"memcached\"\n[memcached]\nstate = \"s\"\nservers = [\"[::1]:1:2\", \"unix:/s:3\"]\n\
+                tls = true\nca_cert = \"ca\"\ncert = \"c\"\nverify = \"chain\"\nusername = \"u\"\npassword_file = \"p\"\n";
+    for text in [
+        "",
+        full,
+        s3,
+        mongodb,
+        pool,
+        "[server]\nunix_socket = \"s\"\n",
+    ] {
         let config = resolve(text);
         assert_eq!(resolve(&config.to_toml()), config, "{}", config.to_toml());
     }
@@ -112,6 +121,36 @@ fn errors_name_the_line() {
         let said = refusal(text);
         assert!(said.contains(line), "{text:?}: {said}");
     }
+}
+
+// What memcached servers are shown makes sense as a whole, or is refused.
+#[test]
+fn access_to_servers_is_whole() {
+    let pool = "[hot]\nbackend = \"memcached\"\n[memcached]\nstate = \"s\"\nservers = [\"h\"]\n";
+    for (options, said) in [
+        ("tls = true\n", "memcached.tls: needs authorities"),
+        ("tls = true\nverify = \"chain\"\n", "needs authorities"),
+        ("ca_cert = \"ca\"\n", "memcached.ca_cert: has no effect"),
+        ("verify = \"none\"\n", "memcached.verify: has no effect"),
+        (
+            "tls = true\nca_cert = \"ca\"\nkey = \"k\"\n",
+            "memcached.key: needs memcached.cert",
+        ),
+        ("username = \"u\"\n", "needs memcached.password_file"),
+        ("password_file = \"p\"\n", "needs memcached.username"),
+        (
+            "username = \"u v\"\npassword_file = \"p\"\n",
+            "memcached.username: must be one word",
+        ),
+    ] {
+        let refused = refusal(&format!("{pool}{options}"));
+        assert!(refused.contains(said), "{options:?}: {refused}");
+    }
+    let refused = refusal("[memcached]\ntls = true\nverify = \"none\"\n");
+    assert!(
+        refused.contains("memcached.tls: has no effect"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -26,15 +26,18 @@ fn set(client: &mut Client, value: &str) {
     );
 }
 
-/// A pool of one server that compares CAS uniques, which Debian's memcached does not.
-fn comparing_pool() -> Pool {
-    Pool::of(&[1], |port| Server::tiercache(&["-p", port, "-m", "64"]))
+/// A pool of servers that compare CAS uniques, which Debian's memcached does not.
+fn comparing_pool(weights: &[u32]) -> Pool {
+    Pool::of(weights, |port| Server::tiercache(&["-p", port, "-m", "64"]))
 }
 
 #[test]
 fn a_proxy_reads_its_own_writes() {
-    let pool = Pool::of_memcached(&[1, 1, 1]);
     for sharing in ["private", "through", "strict"] {
+        let pool = match sharing {
+            "strict" => comparing_pool(&[1, 1, 1]),
+            _ => Pool::of_memcached(&[1, 1, 1]),
+        };
         let server = pool.patient_near_cache(&["--cold-sharing", sharing, "-t", "4"]);
         // Connections of different workers.
         let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
@@ -84,7 +87,7 @@ fn through_serves_from_copies_and_sees_others_writes_in_time() {
 
 #[test]
 fn strict_always_reads_the_newest_and_moves_no_value_for_it() {
-    let pool = comparing_pool();
+    let pool = comparing_pool(&[1]);
     let near = ["--cold-sharing", "strict"];
     let (one, other) = (
         pool.patient_near_cache(&near),
@@ -130,24 +133,27 @@ fn server_that_is_started_anew() -> String {
     let address = listener.local_addr().expect("it is bound");
     // Ends with the test's process.
     thread::spawn(move || {
-        for (number, stream) in listener.incoming().flatten().enumerate() {
+        let mut has_answered = false;
+        for stream in listener.incoming().flatten() {
             let mut to = stream.try_clone().expect("a socket can be cloned");
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 let words: Vec<&str> = line.split(' ').collect();
                 let opaque = words.iter().find(|word| word.starts_with('O'));
                 let opaque = opaque.copied().unwrap_or_default();
                 let is_read = words[0] == "mg" && words[1] == "k";
-                let reply = match (words[0], number) {
-                    ("mn", _) => String::from("MN\r\n"),
-                    ("version", _) => String::from("VERSION 1.6.45\r\n"),
-                    (_, 0) if is_read => format!("VA 3 kk f0 c7 t-1 {opaque}\r\nold\r\n"),
+                let ends = is_read && !has_answered;
+                let reply = match words[0] {
+                    "mn" => String::from("MN\r\n"),
+                    "version" => String::from("VERSION 1.6.45\r\n"),
+                    _ if ends => format!("VA 3 kk f0 c7 t-1 {opaque}\r\nold\r\n"),
                     _ if is_read && words.contains(&"C7") => {
                         format!("HD kk f0 c7 t-1 {opaque}\r\n")
                     }
                     _ if is_read => format!("VA 3 kk f0 c7 t-1 {opaque}\r\nnew\r\n"),
                     _ => continue,
                 };
-                if to.write_all(reply.as_bytes()).is_err() || (is_read && number == 0) {
+                if to.write_all(reply.as_bytes()).is_err() || ends {
+                    has_answered = true;
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tiercache_protocol::encode::Statistics;
 
 use super::Proxy;
-use crate::upstream::{LATENCY_US, Server};
+use crate::upstream::{Dialect, LATENCY_US, Server};
 
 impl Proxy {
     pub(in super::super) fn stats(&self, rows: &mut Statistics<'_>) {
@@ -34,6 +34,18 @@ fn server_stats(server: &Server, rows: &mut Statistics<'_>) {
         (false, _) => "up, with deletes to deliver",
     };
     rows.row(&name("state"), state.as_bytes());
+    let shown = server.shown();
+    let understands = match shown.dialect {
+        None => "nothing yet",
+        Some(Dialect::Meta) => "meta",
+        Some(Dialect::MetaCompare) => "meta, compare",
+    };
+    rows.row(&name("version"), shown.version.as_bytes());
+    rows.row(&name("understands"), understands.as_bytes());
+    rows.row(
+        &name("last_error"),
+        shown.last_error.unwrap_or_default().as_bytes(),
+    );
     let stats = &server.stats;
     for (figure, number) in [
         ("requests", &stats.requests),

@@ -1,0 +1,156 @@
+//! The bytes of a connection to a server, and the replies among those that came.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tiercache_protocol::ReplyDecoder;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::connection::End;
+use super::name::Way;
+use super::server::Server;
+use crate::tls::{self, ClientStream};
+
+/// What one read brings in at most, unless a value is on its way.
+const READ_BYTES: usize = 16 * 1024;
+/// An empty buffer that grew beyond this is given back.
+pub(super) const BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// A socket of any kind.
+pub(super) struct Stream {
+    socket: Socket,
+    pub(super) write_blocked: bool,
+    /// Nothing more is sent: the server is elsewhere now.
+    pub(super) leaving: bool,
+    /// Where it is connected to, if that can become another place.
+    at: Option<SocketAddr>,
+    /// The addresses among which it was seen last.
+    addresses_seen: u64,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    // Boxed: few connections are encrypted, and its state is a kilobyte.
+    Tls(Box<ClientStream>),
+}
+
+impl Stream {
+    /// Connects to a server, encrypted if it wants that; a unix socket never is.
+    pub(super) async fn connect(server: &Server) -> Result<Stream, End> {
+        let (mut at, mut addresses_seen) = (None, 0);
+        let socket = match &server.way {
+            Way::Name(name) => {
+                addresses_seen = name.generation();
+                let stream = TcpStream::connect(&*name.addresses().await).await?;
+                stream.set_nodelay(true)?;
+                at = Some(stream.peer_addr()?);
+                match &server.access.tls {
+                    None => Socket::Tcp(stream),
+                    Some(tls) => match tls.connect(name.host(), stream).await {
+                        Ok(stream) => Socket::Tls(Box::new(stream)),
+                        // Not certified, or not encrypted at all.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                            return Err(End::Handshake(error.to_string()));
+                        }
+                        Err(error) => return Err(error.into()),
+                    },
+                }
+            }
+            Way::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        };
+        Ok(Stream {
+            socket,
+            write_blocked: false,
+            leaving: false,
+            at,
+            addresses_seen,
+        })
+    }
+
+    /// Whether the server's name has come to mean another place.
+    #[inline]
+    pub(super) fn is_elsewhere(&mut self, server: &Server) -> bool {
+        match (self.at, &server.way) {
+            (Some(at), Way::Name(name)) => name.has_left(at, &mut self.addresses_seen),
+            _ => false,
+        }
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Sends on what was written and still waits to be encrypted or taken by the socket.
+    #[inline]
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Makes the close a reset, which discards what is not delivered yet.
+    pub(super) fn reset_on_close(&self) {
+        let stream = match &self.socket {
+            Socket::Tcp(stream) => stream,
+            Socket::Tls(stream) => tls::client_socket(stream),
+            Socket::Unix(_) => return,
+        };
+        // It fails on a socket that is gone already, which is as good.
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Received and not yet decoded bytes.
+pub(super) struct Replies {
+    pub(super) bytes: Vec<u8>,
+    pub(super) start: usize,
+    /// Bytes of the whole reply at the front, where its header told.
+    pub(super) total: Option<usize>,
+    pub(super) decoder: ReplyDecoder,
+}
+
+impl Replies {
+    pub(super) fn new(value_max: usize) -> Replies {
+        Replies {
+            bytes: Vec::new(),
+            start: 0,
+            total: None,
+            decoder: ReplyDecoder::new(value_max),
+        }
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<io::Result<usize>> {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.is_empty() && self.bytes.capacity() > BUFFER_KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+        // Room grows with what has arrived, never by what a header declares.
+        let missing = self.total.unwrap_or(0).saturating_sub(self.bytes.len());
+        self.bytes
+            .reserve(READ_BYTES.max(missing.min(self.bytes.len())));
+        match &mut stream.socket {
+            Socket::Tcp(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+            Socket::Unix(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+            Socket::Tls(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+        }
+    }
+}
