@@ -26,7 +26,7 @@ const PACE: u32 = 30_000;
 /// Gets whose times are told, one at a time.
 const TIMED_GETS: usize = 20_000;
 /// Items between which resident memory grows by what an item on disk costs.
-const COUNTED: [u64; 2] = [500_000, 2_000_000];
+const COUNTED: [u64; 2] = [100_000, 2_000_000];
 /// Items of the restart: 1 GB.
 const RESTARTED: u64 = 1_000_000;
 const CONNECTIONS: usize = 16;
