@@ -11,9 +11,13 @@ use super::index::{KeyHash, Shard};
 use super::operate::touch_item;
 use super::slot::{Slot, Tier};
 use super::view::View;
+use crate::ram::{Address, Item};
 
 /// Keys looked at together.
 pub const WINDOW_KEYS: usize = 16;
+
+/// Items of a segment whose slots are asked for before their turn.
+const WALK_ITEMS: usize = 8;
 
 /// A key that is looked up soon.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +118,24 @@ impl Cache {
         });
         touch_item(&mut shard, place, item, now, self.stamp());
         NearRead::Hit(tier)
+    }
+
+    /// The items of a claimed segment, dead ones too, with the hashes of their keys. While one is looked at, the
+    /// slots of the next ones are on their way.
+    pub(super) fn walk(&self, number: u32) -> impl Iterator<Item = (Address, Item<'_>, KeyHash)> {
+        let mut key = [0; 255];
+        let mut items = self.arena.items(number).map(move |(address, item)| {
+            let hash = self.hash(item.copy_key(&mut key));
+            self.index.prefetch_slot(hash);
+            (address, item, hash)
+        });
+        let mut window: [_; WALK_ITEMS] = std::array::from_fn(|_| items.next());
+        let mut turn = 0;
+        std::iter::from_fn(move || {
+            let next = std::mem::replace(&mut window[turn], items.next());
+            turn = (turn + 1) % WALK_ITEMS;
+            next
+        })
     }
 
     /// What a read answers that did not find its slot.

@@ -143,8 +143,8 @@ impl Cache {
         let kind = self.arena.segment(number).kind();
         let measure = self.measure();
         let mut key = [0; 255];
-        for (address, item) in self.arena.items(number) {
-            let Some(live) = self.live_in(address, item, &mut key, kind) else {
+        for (address, item, hash) in self.walk(number) {
+            let Some(live) = self.live_in(address, item, hash, &mut key, kind) else {
                 continue;
             };
             let moved = if compact {
@@ -192,8 +192,8 @@ impl Cache {
         let now = u64::from(self.clock.recent());
         let mut key = [0; 255];
         let mut end = Evicted::Room;
-        for (address, item) in self.arena.items(number) {
-            let Some(live) = self.live_in(address, item, &mut key, kind) else {
+        for (address, item, hash) in self.walk(number) {
+            let Some(live) = self.live_in(address, item, hash, &mut key, kind) else {
                 continue;
             };
             let recent = u64::from(item.last_access()) + ttl > now;
@@ -221,10 +221,8 @@ impl Cache {
             return;
         }
         self.arena.segment(number).set_kind(SegmentKind::Cold);
-        let mut key = [0; 255];
-        for (address, item) in self.arena.items(number) {
-            let hash = self.hash(item.copy_key(&mut key));
-            let mut shard = self.index.lock(hash);
+        for (address, _, hash) in self.walk(number) {
+            let mut shard = self.index.lock_and_hint(hash);
             let hot = Location::ram(SegmentKind::Hot, address);
             if let Some((place, slot)) = shard.at_location(hash.tag(), hot) {
                 let location = Location::ram(SegmentKind::Cold, address);
@@ -241,13 +239,13 @@ impl Cache {
         &self,
         address: Address,
         item: Item<'a>,
+        hash: KeyHash,
         key: &'a mut [u8; 255],
         kind: SegmentKind,
     ) -> Option<Live<'a>> {
         let key = item.copy_key(key);
-        let hash = self.hash(key);
         let location = Location::ram(kind, address);
-        let mut shard = self.index.lock(hash);
+        let mut shard = self.index.lock_and_hint(hash);
         let (place, slot) = shard.at_location(hash.tag(), location)?;
         if !self.is_live(item, slot.exptime, self.clock.recent()) {
             shard.remove(place, slot);
@@ -487,9 +485,9 @@ impl Cache {
         let kind = self.arena.segment(number).kind();
         let mut key = [0; 255];
         let mut copied = 0;
-        for (address, item) in self.arena.items(number) {
+        for (address, item, hash) in self.walk(number) {
             let Some(live) = self
-                .live_in(address, item, &mut key, kind)
+                .live_in(address, item, hash, &mut key, kind)
                 .filter(|live| !live.clean)
                 .filter(|live| offered == Offered::All || self.dry_admits(live))
             else {
