@@ -71,6 +71,8 @@ pub struct Cache {
     pub(super) mover: Mutex<Mover>,
     pub(super) fetcher: Fetcher,
     pub(super) ghost: Ghost,
+    /// Words of live items in RAM, when a segment was last chosen.
+    pub(super) live_words: AtomicU64,
     /// Uses of keys, where dry's admission asks for them.
     pub(super) sketch: Option<Sketch>,
     /// The clock of RAM: see [`policy::worth`].
@@ -245,6 +247,7 @@ impl Cache {
             ghost: Ghost::new(limit as usize, config.hot_size.0 as f64 / limit as f64),
             sketch: (config.dry_admission == Admission::TinyLfu && dry.is_some())
                 .then(|| Sketch::new(limit as usize)),
+            live_words: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             memory_limit: AtomicUsize::new(limit as usize),
             next_version: AtomicU64::new(first_version),

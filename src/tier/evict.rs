@@ -3,6 +3,8 @@
 //! Items that leave go to dry where there is one. A clean item (one with a copy in dry) only loses
 //! its slot in RAM. Every move is copy first, then swap the location if it is unchanged.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::cache::Cache;
 use super::cache::Patience;
 use super::config::Policy;
@@ -11,7 +13,7 @@ use super::mover::Mover;
 use super::policy::admission::{Candidate, admits};
 use super::policy::worth::Measure;
 use super::policy::{self, Fate, Pressure};
-use super::ripe::due_of;
+use super::ripe::{Lowest, due_of};
 use super::sketch::Sketch;
 use super::slot::{Location, Slot, Tier};
 use crate::dry::{Append, NewRecord};
@@ -93,12 +95,15 @@ impl Cache {
         let mut used = [0usize; 2];
         let mut oldest: [Option<(u64, u32)>; 2] = [None; 2];
         let mut deadest: Option<(u32, u32)> = None;
+        let (mut live_words, mut lowest) = (0, Lowest::default());
         for (number, segment) in self.arena.segments().iter().enumerate() {
             if !segment.in_use() {
                 continue;
             }
             let kind = segment.kind();
+            let live = segment.live_words();
             used[kind as usize] += segment.span() as usize;
+            live_words += u64::from(live);
             if !segment.is_sealed() {
                 continue;
             }
@@ -107,7 +112,9 @@ impl Cache {
             if oldest[kind as usize].is_none_or(|(older, _)| sequence < older) {
                 oldest[kind as usize] = Some((sequence, number));
             }
-            let live = segment.live_words();
+            if self.config.policy != Policy::Fifo {
+                lowest.offer(segment, number);
+            }
             if segment.span() == 1
                 && policy::worth_compacting(live, self.arena.segment_words() as u32)
                 && deadest.is_none_or(|(least, _)| live < least)
@@ -115,12 +122,13 @@ impl Cache {
                 deadest = Some((live, number));
             }
         }
+        self.live_words.store(live_words, Relaxed);
         if let Some((_, number)) = deadest.filter(|_| mover.pressure() == Pressure::Normal) {
             return Some(Victim::Compact(number));
         }
         if self.config.policy != Policy::Fifo {
             return self
-                .choose_ripe()
+                .choose_ripe(lowest)
                 .map(|(number, floor)| Victim::Ripe(number, floor));
         }
         let [hot, cold] = [SegmentKind::Hot as usize, SegmentKind::Cold as usize];
