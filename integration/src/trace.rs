@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Largest value that is replayed: memcached's default limit is 1 MiB with key and header.
@@ -85,15 +85,19 @@ impl Trace {
         Ok(Some(files))
     }
 
+    /// The name of the trace in a file.
+    pub fn name_of(path: &Path) -> String {
+        path.file_name()
+            .map(|name| name.to_string_lossy().replace(".csv.zst", ""))
+            .unwrap_or_default()
+    }
+
     /// Reads a file by way of the program `zstd`.
     ///
     /// # Errors
     /// When `zstd` cannot be run or fails, and `InvalidData` for a line that is no access.
-    pub fn read(path: &PathBuf) -> io::Result<Trace> {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().replace(".csv.zst", ""))
-            .unwrap_or_default();
+    pub fn read(path: &Path) -> io::Result<Trace> {
+        let name = Trace::name_of(path);
         let mut child = Command::new("zstd")
             .args(["-q", "-d", "-c", "--long=27"])
             .arg(path)

@@ -53,10 +53,10 @@ fn main() -> ExitCode {
     println!("|---|---|---|---|---|---|---|");
     let mut differences = vec![Vec::new(); options.percents.len()];
     for file in &files {
-        let trace = Trace::read(file).expect("a trace can be read");
-        if !options.traces.is_empty() && !options.traces.contains(&trace.name) {
+        if !options.traces.is_empty() && !options.traces.contains(&Trace::name_of(file)) {
             continue;
         }
+        let trace = Trace::read(file).expect("a trace can be read");
         for (percent, differences) in options.percents.iter().zip(&mut differences) {
             differences.push(compare(&options, &trace, *percent));
         }

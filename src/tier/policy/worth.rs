@@ -20,7 +20,7 @@ const CREDIT_MEAN: f64 = 16.0;
 /// long before its stamp means something else, which only keeps it once more.
 const CREDIT_MAX: f64 = (1 << (STAMP_BITS - 1)) as f64;
 /// A segment is ripe when this part of it is due: what stays of it is copied, so a lower one would
-/// choose better but copy more. At 0.6, hit ratios of traces were up to 0.7 points lower.
+/// choose better but copy more. At 0.6, simulated hit ratios were up to 0.7 points lower.
 pub const RIPE_PART: f64 = 0.5;
 
 /// The stamp of an item that is used while the floor is here.
