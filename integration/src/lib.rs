@@ -8,6 +8,7 @@ pub mod checker;
 pub mod churn;
 pub mod client;
 pub mod faulty;
+pub mod gate;
 pub mod history;
 pub mod load;
 #[cfg(feature = "mongodb")]
@@ -17,6 +18,8 @@ pub mod pool;
 mod prepared;
 pub mod process;
 pub mod random;
+#[cfg(any(feature = "s3", feature = "mongodb"))]
+pub mod remote;
 pub mod replay;
 #[cfg(feature = "s3")]
 pub mod s3;

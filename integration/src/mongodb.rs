@@ -4,8 +4,11 @@
 //! GridFS works with it, but it is an emulator, and says nothing about a real server's speed.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use crate::remote::Place;
 
 /// A server, running as long as this lives if it is the stand-in.
 #[derive(Debug)]
@@ -56,6 +59,25 @@ impl MongoServer {
     /// The connection string, without a database.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// When the connection string of a real server has no host and port.
+    pub fn address(&self) -> SocketAddr {
+        let rest = self.uri.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let mut addresses = host.to_socket_addrs().expect("the server has an address");
+        addresses.next().expect("the server has an address")
+    }
+
+    /// The arguments of a tiercache whose dry tier is in a bucket of GridFS, reached at `address`: the server's own or
+    /// that of something in front of it.
+    pub fn place(&self, database: &str, address: SocketAddr) -> Place {
+        let dry = format!("mongodb://{address}/{}_{database}", self.database());
+        Place::new(&["--dry", &dry])
     }
 
     /// A database of this process's own.

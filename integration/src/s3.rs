@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -22,6 +23,7 @@ use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
 use crate::random::Random;
+use crate::remote::Place;
 
 /// The user that the server knows.
 pub const ACCESS_KEY: &str = "tiercache-test";
@@ -29,6 +31,9 @@ pub const ACCESS_KEY: &str = "tiercache-test";
 pub const SECRET_KEY: &str = "not-a-secret";
 /// The bucket that exists.
 pub const BUCKET: &str = "bucket";
+
+/// Bytes of a manifest before its segments: a magic word, and the numbers of the store, the second of which names it.
+const MANIFEST_HEAD_BYTES: usize = 19 * 8;
 
 /// A running server; ends when dropped.
 #[derive(Debug)]
@@ -67,6 +72,8 @@ pub struct Faults {
     pub resets: u64,
     /// One bit of the answer is wrong.
     pub flips: u64,
+    /// The connection is closed in the middle of the answer.
+    pub cuts: u64,
 }
 
 #[derive(Debug)]
@@ -82,6 +89,7 @@ enum Fault {
     Timeout(Duration),
     Reset { after: bool },
     Flip(u64),
+    Cut,
 }
 
 impl S3Server {
@@ -120,6 +128,24 @@ impl S3Server {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The arguments and the environment of a tiercache whose dry tier is under a prefix of the bucket, reached at
+    /// `address`: the server's own or that of something in front of it.
+    pub fn place(&self, prefix: &str, address: SocketAddr) -> Place {
+        let arguments = [
+            "--dry",
+            &format!("s3://{BUCKET}/{prefix}"),
+            "--s3-endpoint",
+            &format!("http://{address}"),
+            "--s3-path-style",
+        ];
+        Place::new(&arguments).with(S3Server::environment())
+    }
+
     /// The URL that clients are given.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
@@ -149,6 +175,33 @@ impl S3Server {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => panic!("list {}: {error}", folder.display()),
         };
+        names.sort();
+        names
+    }
+
+    /// The names of the objects under a prefix that the manifest there names, sorted.
+    ///
+    /// # Panics
+    /// When there is no manifest or it is not one.
+    pub fn named_by_manifest(&self, prefix: &str) -> Vec<String> {
+        let path = self.root.path().join(BUCKET).join(prefix).join("manifest");
+        let bytes = std::fs::read(path).expect("a clean stop leaves a manifest");
+        let mut words = bytes[..MANIFEST_HEAD_BYTES].chunks_exact(8);
+        let uuid = words.nth(2).expect("a manifest has a head");
+        let uuid = u64::from_le_bytes(uuid.try_into().expect("8 bytes"));
+        let mut numbers = bytes[MANIFEST_HEAD_BYTES..]
+            .chunks_exact(4)
+            .map(|number| u32::from_le_bytes(number.try_into().expect("4 bytes")));
+        let mut next = || numbers.next().expect("a manifest is whole");
+        let count = next();
+        let entry = |_| {
+            let (segment, _bytes, dead) = (next(), next(), next());
+            for _ in 0..dead {
+                next();
+            }
+            format!("{uuid:016x}-{segment:09}")
+        };
+        let mut names: Vec<String> = (0..count).map(entry).collect();
         names.sort();
         names
     }
@@ -242,7 +295,7 @@ impl Watched {
             }
             Fault::Error { .. } => (true, false),
             Fault::Reset { .. } => (false, true),
-            Fault::None | Fault::Flip(_) => (false, false),
+            Fault::None | Fault::Flip(_) | Fault::Cut => (false, false),
         };
         let answered = hyper::service::Service::call(&self.service, request).await;
         let Ok(answer) = answered else {
@@ -255,19 +308,51 @@ impl Watched {
             return Ok(unavailable());
         }
         let (head, body) = answer.into_parts();
-        let Fault::Flip(bit) = fault else {
+        if !matches!(fault, Fault::Flip(_) | Fault::Cut) {
             return Ok(Response::from_parts(head, body.boxed_unsync()));
-        };
+        }
         let Ok(body) = body.collect().await else {
             return Err(Reset);
         };
         let mut bytes = body.to_bytes().to_vec();
-        if !bytes.is_empty() {
+        if fault == Fault::Cut && !bytes.is_empty() {
+            let whole = bytes.len() as u64;
+            bytes.truncate(bytes.len() / 2);
+            let body = CutShort {
+                rest: Some(bytes.into()),
+                whole,
+            };
+            return Ok(Response::from_parts(head, body.boxed_unsync()));
+        }
+        if let (Fault::Flip(bit), false) = (fault, bytes.is_empty()) {
             let at = (bit / 8) as usize % bytes.len();
             bytes[at] ^= 1 << (bit % 8);
         }
         let body = http_body_util::Full::from(bytes).map_err(never);
         Ok(Response::from_parts(head, body.boxed_unsync()))
+    }
+}
+
+/// The beginning of an answer that announced more.
+struct CutShort {
+    rest: Option<Bytes>,
+    whole: u64,
+}
+
+impl hyper::body::Body for CutShort {
+    type Data = Bytes;
+    type Error = s3s::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, s3s::StdError>>> {
+        let frame = self.rest.take().map(Frame::data);
+        Poll::Ready(Some(frame.ok_or_else(|| Reset.into())))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.whole)
     }
 }
 
@@ -310,6 +395,7 @@ impl Shared {
             (faults.timeouts, Fault::Timeout(faults.timeout)),
             (faults.resets, Fault::Reset { after }),
             (faults.flips, Fault::Flip(bit)),
+            (faults.cuts, Fault::Cut),
         ];
         for (share, fault) in kinds {
             if dice < share {

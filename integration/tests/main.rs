@@ -13,9 +13,15 @@ mod memccapable;
 mod memory;
 mod multiget;
 mod pool;
+#[cfg(any(feature = "s3", feature = "mongodb"))]
+mod remote;
 mod ring;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "s3")]
+mod s3_credentials;
+#[cfg(feature = "s3")]
+mod s3_faults;
 mod scale;
 mod soak;
 mod spill;

@@ -3,8 +3,37 @@
 use tiercache_integration::random::Random;
 use tiercache_integration::value;
 
-/// Keys in all; at about 1 KiB each they are several times the RAM of the server.
-pub const KEYS: usize = 24_000;
+/// How many keys there are, and the server that has them: at about 1 KiB each they are several times its RAM.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub keys: usize,
+    /// Keys stored in each cycle: more than RAM holds.
+    pub refill: u64,
+    /// `-m` and `--dry-size`: small enough that reclaim has work, large enough that not everything falls out of dry.
+    pub memory: &'static str,
+    pub dry: &'static str,
+    /// Every key that is read costs a round trip: they are asked for together first.
+    pub remote: bool,
+}
+
+/// For a dry tier on local disk.
+pub const LOCAL: Size = Size {
+    keys: 24_000,
+    refill: 8_000,
+    memory: "8",
+    dry: "40m",
+    remote: false,
+};
+
+/// For one in a remote store.
+pub const REMOTE: Size = Size {
+    keys: 14_000,
+    refill: 5_000,
+    memory: "4",
+    dry: "40m",
+    remote: true,
+};
+
 /// Keys that all clients fight over.
 pub const CONTENDED_KEYS: u64 = 200;
 /// Low bits of a counter that its increments may use; the bits above name the `set` that began it.

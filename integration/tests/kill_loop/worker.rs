@@ -10,7 +10,7 @@ use tiercache_integration::history::{Event, Record};
 use tiercache_integration::random::Random;
 
 use super::keys::{
-    CONTENDED_KEYS, Class, KEYS, STALE, class, counts_down, fresh_value, grows_at_its_beginning,
+    CONTENDED_KEYS, Class, STALE, Size, class, counts_down, fresh_value, grows_at_its_beginning,
     ids, name,
 };
 
@@ -31,14 +31,16 @@ pub struct Shared {
     next_serial: AtomicU64,
     /// Keys that were written since the server was started: what they hold need not be in dry.
     written: Vec<AtomicBool>,
+    size: Size,
 }
 
 impl Shared {
-    pub fn new() -> Self {
+    pub fn new(size: Size) -> Self {
         Self {
             clock: Instant::now(),
             next_serial: AtomicU64::new(1),
-            written: (0..KEYS).map(|_| AtomicBool::new(false)).collect(),
+            written: (0..size.keys).map(|_| AtomicBool::new(false)).collect(),
+            size,
         }
     }
 
@@ -100,7 +102,7 @@ impl Worker {
     /// Stores `count` keys at random: what the kills cost is made up for, and RAM overflows into dry.
     pub fn refill(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
-            let key = self.random.below(KEYS as u64) as usize;
+            let key = self.random.below(self.shared.size.keys as u64) as usize;
             // Some of what expires should be left alone until it has.
             if class(key) != Class::Expiring || self.random.chance(5) {
                 self.set(key)?;
@@ -111,16 +113,54 @@ impl Worker {
 
     /// Reads every key once: what a crash brought back is seen before it is written over.
     pub fn read_all(&mut self) -> io::Result<()> {
-        for first in (0..KEYS).step_by(PIPELINE) {
-            let keys = first..KEYS.min(first + PIPELINE);
+        let all = self.shared.size.keys;
+        for first in (0..all).step_by(PIPELINE) {
+            let keys = first..all.min(first + PIPELINE);
+            let (leased, others): (Vec<usize>, Vec<usize>) =
+                keys.partition(|key| class(*key) == Class::Leased);
+            let keys = if self.shared.size.remote {
+                self.read_together(&others)?;
+                self.bring_up(&leased)?;
+                leased
+            } else {
+                (first..all.min(first + PIPELINE)).collect()
+            };
             let start = self.shared.now();
-            let requests: String = keys.clone().map(read_request).collect();
+            let requests: String = keys.iter().copied().map(read_request).collect();
             self.client.send(requests.as_bytes())?;
             for key in keys {
                 self.read_reply(key, start)?;
             }
         }
         Ok(())
+    }
+
+    /// Reads keys whose marks do not matter with one request.
+    fn read_together(&mut self, keys: &[usize]) -> io::Result<()> {
+        let names: String = keys.iter().map(|key| format!(" {}", name(*key))).collect();
+        let start = self.shared.now();
+        self.client.send(format!("gets{names}\r\n").as_bytes())?;
+        self.outcome.misses += keys.len() as u64;
+        loop {
+            let line = self.client.line()?;
+            if line == b"END" {
+                return Ok(());
+            }
+            let found = parse_value_line(&line);
+            let key = keys
+                .iter()
+                .find(|key| found.is_some_and(|(found, _)| found == name(**key).as_bytes()));
+            let key = *key.ok_or(io::ErrorKind::InvalidData)?;
+            self.outcome.misses -= 1;
+            self.read_value(key, &line, start)?;
+        }
+    }
+
+    /// Asks for keys together; what they hold is read right afterwards.
+    fn bring_up(&mut self, keys: &[usize]) -> io::Result<()> {
+        let names: String = keys.iter().map(|key| format!(" {}", name(*key))).collect();
+        self.client.send(format!("get{names}\r\n").as_bytes())?;
+        self.client.hits().map(drop)
     }
 
     /// Reads, replaces or deletes each of `keys`, which the other clients do at the same time.
@@ -144,7 +184,7 @@ impl Worker {
             if self.outcome.dried_replaced >= count {
                 break;
             }
-            let key = self.random.below(KEYS as u64) as usize;
+            let key = self.random.below(self.shared.size.keys as u64) as usize;
             if self.read(key)?.is_none() {
                 continue;
             }
@@ -164,7 +204,7 @@ impl Worker {
             let keys = if contended {
                 CONTENDED_KEYS
             } else {
-                KEYS as u64
+                self.shared.size.keys as u64
             };
             let key = self.random.below(keys) as usize;
             match (self.random.below(100), class(key)) {
@@ -199,9 +239,18 @@ impl Worker {
             self.outcome.misses += 1;
             return Ok(None);
         }
-        let text = String::from_utf8_lossy(&line).into_owned();
+        let found = self.read_value(key, &line, start)?;
+        if line.starts_with(b"VALUE") {
+            self.client.line()?;
+        }
+        Ok(found)
+    }
+
+    /// The value that follows its line.
+    fn read_value(&mut self, key: usize, line: &[u8], start: u64) -> io::Result<Option<Found>> {
+        let text = String::from_utf8_lossy(line).into_owned();
         let mut words = text.split(' ').skip(2);
-        let (length, unique, marks) = match parse_value_line(&line) {
+        let (length, unique, marks) = match parse_value_line(line) {
             Some((_, length)) => (Some(length), words.nth(2), Vec::new()),
             None => {
                 let length = text
@@ -214,9 +263,6 @@ impl Worker {
         let length = length.ok_or(io::ErrorKind::InvalidData)?;
         let mut bytes = self.client.exact(length + 2)?;
         bytes.truncate(length);
-        if line.starts_with(b"VALUE") {
-            self.client.line()?;
-        }
         let finish = self.shared.now();
         self.outcome.hits += 1;
         let mut ids = match ids(key, &bytes) {
