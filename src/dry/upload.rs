@@ -206,6 +206,7 @@ impl Core {
     /// Queues what a start found to be complete and not uploaded.
     pub(super) fn resume_uploads(&self) {
         let Some(spool) = &self.spool else { return };
+        spool.serve();
         for id in spool.waiting() {
             if self.table.get(id).is_some_and(|segment| segment.sealed()) {
                 self.uploader.sealed(id);

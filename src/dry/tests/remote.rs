@@ -143,6 +143,25 @@ fn a_store_that_is_down_costs_demotions_and_misses_but_no_error() {
     assert!(caller.dry.stats().behind > 0);
 }
 
+// A get waits for a store that does not answer, not each of a thousand; the store is tried now and then until it does.
+#[test]
+fn reads_of_a_degraded_store_are_misses_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (remote, caller) = filled(dir.path(), 0..2000);
+    remote.down.store(true, SeqCst);
+    wait_until(|| caller.get("key 1").is_some() || caller.dry.tier_state() == TierState::Degraded);
+    let before = remote_stats(&caller).gets;
+    for number in 0..1000 {
+        assert_eq!(caller.get(&format!("key {number}")), None);
+    }
+    let tried = remote_stats(&caller).gets - before;
+    assert!(tried < 500, "{tried} of 1000 reads tried the store");
+    remote.down.store(false, SeqCst);
+    wait_until(|| caller.get("key 1").is_some());
+    assert_eq!(caller.dry.tier_state(), TierState::Ok);
+    check_all(&caller, 0..1000);
+}
+
 // An answer that was lost does not tell whether the object exists: the same bytes go there again.
 #[test]
 fn an_upload_without_an_answer_is_repeated() {
