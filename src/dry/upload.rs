@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::core::Core;
 use super::face::{OFFSET_UNIT_BYTES, Place, TierState};
 use super::footer::FooterBuilder;
+use super::manifest;
 use super::rows::Visitor;
 use super::segment::Segment;
 use super::store::Spool;
@@ -24,6 +25,8 @@ use super::store::Spool;
 pub(super) const UPLOADS_MAX: usize = 2;
 /// The pause after a first failure; it doubles with each in a row.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+/// How often a degraded store is asked whether it answers: nothing else is asked of it meanwhile.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,8 @@ struct Queue {
     under_way: usize,
     /// When orphans are looked for again.
     collect_at: Option<Instant>,
+    /// When a degraded store is asked again.
+    probe_at: Option<Instant>,
 }
 
 /// What an upload thread does.
@@ -53,6 +58,8 @@ enum Task {
     Claim,
     /// Upload this segment.
     Upload(u32),
+    /// Ask a degraded store whether it answers: clients' reads do not.
+    Probe,
     /// Delete an object whose segment was freed.
     Delete,
     /// Delete the objects that nothing names.
@@ -89,6 +96,10 @@ impl Core {
             let done = match task {
                 Task::Claim => self.claim_late(&spool),
                 Task::Upload(id) => self.upload(&spool, &mut visitor, id),
+                Task::Probe => {
+                    spool.probe(manifest::NAME);
+                    Ok(())
+                }
                 Task::Delete => spool.delete_one().unwrap_or(Ok(())),
                 Task::Collect => self.collect_orphans(&spool),
             };
@@ -127,6 +138,13 @@ impl Core {
             let task = if self.claimed.lock().is_none() {
                 // One thread asks; the other has nothing to do meanwhile.
                 (queue.under_way == 0).then_some(Task::Claim)
+            } else if spool.is_degraded() {
+                // Whatever else was tried could hang for as long as it may take.
+                let due = queue.probe_at.is_none_or(|at| at <= now);
+                due.then(|| {
+                    queue.probe_at = Some(now + PROBE_EVERY);
+                    Task::Probe
+                })
             } else if let Some(id) = queue.sealed.pop_front() {
                 Some(Task::Upload(id))
             } else if spool.has_doomed() {
@@ -141,7 +159,9 @@ impl Core {
                 queue.under_way += 1;
                 return task;
             }
+            // Nobody says when the store degrades.
             let wait = queue.collect_at.map_or(RETRY_MAX, |at| at - now);
+            let wait = wait.min(PROBE_EVERY);
             self.uploader.work.wait_for(&mut queue, wait);
         }
     }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -29,8 +29,6 @@ use super::{LocalStore, SegmentFile, SegmentStore, local};
 
 /// Failed calls in a row from which on the store counts as degraded.
 const DEGRADED_AFTER: u32 = 3;
-/// How often a read tries a degraded store; the others are misses at once.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes that one read may bring along for others.
 pub(in super::super) const SPAN_BYTES_MAX: usize = 1 << 20;
 
@@ -65,9 +63,6 @@ struct Far {
     degraded: AtomicBool,
     /// Clients wait for reads.
     serving: AtomicBool,
-    started: Instant,
-    /// When a read may try a degraded store again, in milliseconds since then.
-    probe_at_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -130,8 +125,6 @@ impl Spool {
                 errors_in_row: AtomicU32::new(0),
                 degraded: AtomicBool::new(false),
                 serving: AtomicBool::new(false),
-                started: Instant::now(),
-                probe_at_ms: AtomicU64::new(0),
             }),
             sync: Sync::of(config.durability == Durability::Power),
             backlog_max: config.spool_bytes(),
@@ -147,6 +140,13 @@ impl Spool {
     /// Clients wait for reads from now on: those of a degraded store fail at once. A takeover tries them all.
     pub(in super::super) fn serve(&self) {
         self.far.serving.store(true, Relaxed);
+    }
+
+    /// Asks a degraded store for the beginning of an object, as a client's read would: whether it answers shows
+    /// in [`Spool::is_degraded`].
+    pub(in super::super) fn probe(&self, name: &str) {
+        self.far.figures.gets.fetch_add(1, Relaxed);
+        let _ = self.far.watch(self.far.remote.read(name, 0, &mut [0; 8]));
     }
 
     /// An error with the place where it came up.
@@ -479,22 +479,13 @@ impl Far {
 
     fn read(&self, segment: u32, at: u64, out: &mut [u8]) -> io::Result<()> {
         // Else each key of a multi-get would wait for the deadline, one after the other.
-        if self.serving.load(Relaxed) && self.degraded.load(Relaxed) && !self.is_time_to_probe() {
+        if self.serving.load(Relaxed) && self.degraded.load(Relaxed) {
             return Err(io::Error::other("the store does not answer"));
         }
         self.figures.gets.fetch_add(1, Relaxed);
         self.watch(self.remote.read(&self.name(segment), at, out))?;
         self.figures.get_bytes.fetch_add(out.len() as u64, Relaxed);
         Ok(())
-    }
-
-    /// True once in a while, for one of those who ask.
-    fn is_time_to_probe(&self) -> bool {
-        let now = self.started.elapsed().as_millis() as u64;
-        let at = self.probe_at_ms.load(Relaxed);
-        let next = now + PROBE_EVERY.as_millis() as u64;
-        let probe = &self.probe_at_ms;
-        now >= at && probe.compare_exchange(at, next, Relaxed, Relaxed).is_ok()
     }
 
     fn read_recent(&self, segment: u32, at: u64, out: &mut [u8]) -> bool {
