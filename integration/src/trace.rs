@@ -42,7 +42,7 @@ const fn preset(name: &'static str, copies: u32, scale: f64) -> Preset {
 /// One access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The key, an index of [`Trace::keys`].
+    /// The key, an index of the keys that the trace reads.
     pub key: u32,
     /// Length of the value.
     pub value_bytes: u32,
