@@ -160,7 +160,7 @@ impl Core {
     /// Whether the remote store fails at the moment.
     pub(super) fn is_degraded(&self) -> bool {
         let spool = self.spool.as_ref();
-        spool.is_some_and(|spool| spool.is_degraded())
+        spool.is_some_and(|spool| spool.is_degraded()) || self.uploader.is_failing()
     }
 
     /// Changes between `Ok` and `Paused`; a failed tier stays failed. True when it did change.

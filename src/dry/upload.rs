@@ -27,6 +27,8 @@ pub(super) const UPLOADS_MAX: usize = 2;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// How often a degraded store is asked whether it answers: nothing else is asked of it meanwhile.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Failures in a row from which on the tier counts as degraded.
+const FAILING_AFTER: u32 = 3;
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -77,6 +79,11 @@ impl Uploader {
     pub(super) fn wake(&self) {
         drop(self.queue.lock()); // Nobody is between looking and waiting now.
         self.work.notify_all();
+    }
+
+    /// Whether uploads fail one after the other, also where reads do not.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures.load(Relaxed) >= FAILING_AFTER
     }
 
     fn idle(&self) -> bool {
@@ -159,9 +166,11 @@ impl Core {
                 queue.under_way += 1;
                 return task;
             }
-            // Nobody says when the store degrades.
-            let wait = queue.collect_at.map_or(RETRY_MAX, |at| at - now);
-            let wait = wait.min(PROBE_EVERY);
+            // Nobody says when the store degrades; while it is, a collection that is due waits too.
+            let wait = match queue.collect_at {
+                Some(at) if !spool.is_degraded() => PROBE_EVERY.min(at - now),
+                _ => PROBE_EVERY,
+            };
             self.uploader.work.wait_for(&mut queue, wait);
         }
     }

@@ -25,6 +25,8 @@ pub(in super::super) struct MemoryRemote {
     pub(in super::super) flip_bit: AtomicBool,
     /// So many of the next small objects come with a wrong bit.
     pub(in super::super) damaged_gets: AtomicU64,
+    /// Objects cannot be put.
+    pub(in super::super) unwritable: AtomicBool,
     /// Small objects cannot be replaced.
     pub(in super::super) frozen: AtomicBool,
 }
@@ -79,6 +81,9 @@ impl Remote for MemoryRemote {
 
     fn put(&self, name: &str, file: &Path, bytes: u64) -> io::Result<()> {
         self.up()?;
+        if self.unwritable.load(SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let content = std::fs::read(file)?;
         assert_eq!(content.len() as u64, bytes, "the file is complete");
         self.write(name, content);

@@ -144,6 +144,21 @@ fn a_store_that_is_down_costs_demotions_and_misses_but_no_error() {
     assert!(caller.dry.stats().behind > 0);
 }
 
+// A store that takes nothing more is degraded too, although it is read as ever.
+#[test]
+fn a_store_that_takes_nothing_is_degraded_and_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (remote, caller) = filled(dir.path(), 0..2000);
+    remote.unwritable.store(true, SeqCst);
+    set_all(&caller, 2000..4000);
+    wait_until(|| caller.dry.tier_state() == TierState::Degraded);
+    check_all(&caller, 0..4000);
+    remote.unwritable.store(false, SeqCst);
+    uploaded(&caller);
+    wait_until(|| caller.dry.tier_state() == TierState::Ok);
+    check_all(&caller, 0..4000);
+}
+
 // Some gets wait for a store that does not answer, not each of a thousand; until it does it is asked in the background.
 #[test]
 fn reads_of_a_degraded_store_are_misses_at_once() {
