@@ -67,6 +67,7 @@ install_missing() {
 # build_mutants: a debug build whose bugs and points of death are chosen by environment variables, at $mutants.
 mutants="$target/tiercache-mutants"
 build_mutants() {
-    cargo build --locked --features full,mutants --bin tiercache
+    # With a test, and so with what tests need: else all dependencies were built once more, with other features.
+    cargo build --locked --workspace --features full,mutants --bin tiercache --test it
     cp "$target/debug/tiercache" "$mutants"
 }
