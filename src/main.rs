@@ -13,12 +13,25 @@ use tiercache::config::{self, Config, Layer, MEMCACHED_VERSION, Machine};
 /// memcached's exit code for a command line that it does not understand.
 const EXIT_USAGE: u8 = 64;
 
+macro_rules! version {
+    ($dry:literal) => {
+        concat!(
+            "tiercache ",
+            env!("CARGO_PKG_VERSION"),
+            "\nhot: ram, memcached\ncold: ram, memcached\ndry: ",
+            $dry,
+            "\ntracking: sled"
+        )
+    };
+}
+
 /// What `tiercache --version` says; the backends are those that this program was built with.
-const VERSION: &str = concat!(
-    "tiercache ",
-    env!("CARGO_PKG_VERSION"),
-    "\nhot: ram\ncold: ram\ndry: local\ntracking: sled"
-);
+const VERSION: &str = match (cfg!(feature = "s3"), cfg!(feature = "mongodb")) {
+    (false, false) => version!("local"),
+    (true, false) => version!("local, s3"),
+    (false, true) => version!("local, mongodb"),
+    (true, true) => version!("local, s3, mongodb"),
+};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
