@@ -129,6 +129,12 @@ impl Deref for Words {
 /// Shortest range that [`Tail::push_words`] takes.
 pub const COPY_BYTES_MIN: usize = 16;
 
+/// From here on a [`Tail`] makes room for what it was asked for and no more.
+const EXACT_BYTES_MIN: usize = 32 * 1024;
+
+/// Room behind such a tail for what ends an answer.
+const BEHIND_BYTES: usize = 64;
+
 /// The end of a vector while many short pieces are written to it. There is room for all of them
 /// from the start, so each is a bare copy; the vector gets its length when this is dropped.
 ///
@@ -146,7 +152,12 @@ impl<'a> Tail<'a> {
     /// The end of `out`, with room for `bytes` more.
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, bytes: usize) -> Tail<'a> {
-        out.reserve(bytes);
+        if bytes < EXACT_BYTES_MIN {
+            out.reserve(bytes);
+        } else {
+            // Growing to twice the size would double what a client costs that does not read it.
+            out.reserve_exact(bytes + BEHIND_BYTES);
+        }
         let (at, end) = (out.len(), out.capacity());
         Tail { out, at, end }
     }

@@ -1,8 +1,9 @@
 //! What stalled clients make the server hold: half received values and answers nobody reads.
 //!
 //! All connections of all workers share one bound. When it is passed, the connection that has made
-//! no progress for the longest time is closed: an honest client makes progress, and one that does
-//! not gives way to those that do. Small halves of requests are not entered here; their bound is
+//! no progress for the longest time is closed, of those that hold for the reason that holds most: an
+//! honest client makes progress, and one that does not gives way to those that do. A store that is
+//! on its way so survives a thousand clients that stall by reading nothing, between two of its parts. Small halves of requests are not entered here; their bound is
 //! the limit of connections times a few KiB.
 
 use std::collections::HashMap;
@@ -16,8 +17,9 @@ use super::tasks::Closer;
 use crate::command::Shared;
 
 /// Bytes that half received requests and unread answers may take together. With what the allocator
-/// adds, stalled clients cost less than 64 MB however many they are.
-const HELD_BYTES_MAX: usize = 24 << 20;
+/// adds, and what those take that are told to end, stalled clients cost less than 64 MB however many
+/// they are.
+const HELD_BYTES_MAX: usize = 12 << 20;
 
 /// Whoever stalls on purpose must not fill the log: one line in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -44,9 +46,21 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Entries {
     by_connection: HashMap<u64, Entry>,
-    /// Of those that are not closing.
-    bytes: usize,
+    /// Of those that are not closing, by what they are held for.
+    bytes: [usize; 2],
     next_warning: Option<Instant>,
+}
+
+impl Entries {
+    /// The reason that holds most.
+    fn most(&self) -> Why {
+        let [half, unread] = self.bytes;
+        if unread > half {
+            Why::Unread
+        } else {
+            Why::HalfRequest
+        }
+    }
 }
 
 /// Who holds how much.
@@ -83,14 +97,16 @@ impl Held {
         };
         self.forget(&mut entries, connection);
         entries.by_connection.insert(connection, entry);
-        entries.bytes += bytes;
+        entries.bytes[why as usize] += bytes;
         self.taken.fetch_add(bytes, Relaxed);
-        while entries.bytes > self.bytes_max {
+        while entries.bytes.iter().sum::<usize>() > self.bytes_max {
+            let most = entries.most();
             let others = entries
                 .by_connection
                 .iter()
                 .filter(|(id, entry)| **id != connection && !entry.closing);
-            let Some((&stalled, _)) = others.min_by_key(|(_, entry)| entry.progress) else {
+            let longest = others.min_by_key(|(_, entry)| (entry.why != most, entry.progress));
+            let Some((&stalled, _)) = longest else {
                 break;
             };
             self.close(&mut entries, stalled);
@@ -106,7 +122,7 @@ impl Held {
         let Some(entry) = by_connection.get_mut(&connection) else {
             return;
         };
-        *bytes -= entry.bytes;
+        bytes[entry.why as usize] -= entry.bytes;
         entry.closing = true;
         entry.closer.close();
         let counters = &self.shared.metrics.server;
@@ -137,7 +153,7 @@ impl Held {
         if let Some(entry) = entries.by_connection.remove(&connection) {
             self.taken.fetch_sub(entry.bytes, Relaxed);
             if !entry.closing {
-                entries.bytes -= entry.bytes;
+                entries.bytes[entry.why as usize] -= entry.bytes;
             }
         }
     }
