@@ -2,9 +2,9 @@
 //!
 //! All connections of all workers share one bound. When it is passed, the connection that has made
 //! no progress for the longest time is closed, of those that hold for the reason that holds most: an
-//! honest client makes progress, and one that does not gives way to those that do. A store that is
-//! on its way so survives a thousand clients that stall by reading nothing, between two of its parts. Small halves of requests are not entered here; their bound is
-//! the limit of connections times a few KiB.
+//! honest client makes progress, and one that does not gives way to those that do. So a store on its
+//! way survives, between two of its parts, a thousand clients that read nothing. Small halves of
+//! requests are not entered here; their bound is the limit of connections times a few KiB.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::command::Shared;
 /// Bytes that half received requests and unread answers may take together. With what the allocator
 /// adds, and what those take that are told to end, stalled clients cost less than 64 MB however many
 /// they are.
-const HELD_BYTES_MAX: usize = 12 << 20;
+const HELD_BYTES_MAX: usize = 20 << 20;
 
 /// Whoever stalls on purpose must not fill the log: one line in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);

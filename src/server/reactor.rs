@@ -17,8 +17,8 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
-/// Events that one look takes; the others come with the next. Few, so that those who are told to end give
-/// their memory back before many more have taken some.
+/// Events that one look takes; the others come with the next. Few, so that those who are told to
+/// end give their memory back before many more have taken some.
 const EVENTS_MAX: usize = 16;
 
 /// Stands for the bell among the sockets' numbers.
