@@ -11,6 +11,7 @@ mod outage;
 mod reload;
 mod shared;
 mod sharing;
+mod travel;
 
 use std::time::Duration;
 

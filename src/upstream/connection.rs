@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tiercache_protocol::DecodedReply;
-use tiercache_protocol::reply::{MetaStatus, Reply};
+use tiercache_protocol::reply::{InvalidReply, MetaStatus, Reply};
 use tokio::task::spawn_local;
 use tokio::time::{Sleep, sleep_until};
 
@@ -61,6 +61,8 @@ pub enum Failure {
     TimedOut,
     /// The connection ended first, or was closed because of another answer; it may still be done.
     Lost,
+    /// The value in the answer is larger than the link takes.
+    TooLarge,
 }
 
 /// Whether an answer can be one to the request.
@@ -408,13 +410,23 @@ impl Connection {
         let now = Instant::now();
         self.now.set(now);
         loop {
-            let (reply, consumed) = match input.decoder.decode(&input.bytes[input.start..]) {
-                DecodedReply::Reply { reply, consumed } => (reply, consumed),
+            if !input.has_dropped() {
+                return Ok(());
+            }
+            let waiting = &input.bytes[input.start..];
+            let (reply, size, fits) = match input.decoder.decode(waiting) {
+                DecodedReply::Reply { reply, consumed } => (reply, consumed, true),
                 DecodedReply::More { total } => {
                     input.total = total;
                     return Ok(());
                 }
-                DecodedReply::Invalid { reason } => return Err(End::Garbled(reason.to_string())),
+                DecodedReply::Invalid { reason } => match input.decoder.oversized(waiting) {
+                    // Only its own request fails: many others wait behind it.
+                    Some((reply, size)) if reason == InvalidReply::ValueTooLarge => {
+                        (reply, size, false)
+                    }
+                    _ => return Err(End::Garbled(reason.to_string())),
+                },
             };
             let oldest = {
                 let pending = &mut *self.pending.borrow_mut();
@@ -429,11 +441,17 @@ impl Connection {
             if let Some(request) = oldest {
                 self.server.succeeded();
                 self.server.stats.answered_after(now - request.since);
-                if (request.done)(Outcome::Reply(&reply)) == Verdict::Garbled {
+                let outcome = if fits {
+                    Outcome::Reply(&reply)
+                } else {
+                    self.server.stats.too_large.fetch_add(1, Relaxed);
+                    Outcome::Failed(Failure::TooLarge)
+                };
+                if (request.done)(outcome) == Verdict::Garbled {
                     return Err(End::Garbled("no answer to what was asked".into()));
                 }
             }
-            input.start += consumed;
+            input.drop_front(size);
         }
     }
 

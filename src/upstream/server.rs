@@ -66,6 +66,8 @@ pub struct Stats {
     pub refused: AtomicU64,
     /// Connections closed because an answer was not understood or was another's.
     pub garbled: AtomicU64,
+    /// Requests whose value was larger than is taken.
+    pub too_large: AtomicU64,
     /// Connections made.
     pub connects: AtomicU64,
     /// Times that the server was ejected.

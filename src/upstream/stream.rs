@@ -120,6 +120,8 @@ pub(super) struct Replies {
     pub(super) start: usize,
     /// Bytes of the whole reply at the front, where its header told.
     pub(super) total: Option<usize>,
+    /// Bytes that are dropped when they arrive: of a value that is too large.
+    dropping: usize,
     pub(super) decoder: ReplyDecoder,
 }
 
@@ -129,8 +131,27 @@ impl Replies {
             bytes: Vec::new(),
             start: 0,
             total: None,
+            dropping: 0,
             decoder: ReplyDecoder::new(value_max),
         }
+    }
+
+    /// Drops `size` bytes from the front, of which some may not have arrived.
+    #[inline]
+    pub(super) fn drop_front(&mut self, size: usize) {
+        let here = size.min(self.bytes.len() - self.start);
+        self.start += here;
+        self.dropping = size - here;
+    }
+
+    /// Drops what has arrived of what is to be dropped; false if some of it has not.
+    #[inline]
+    pub(super) fn has_dropped(&mut self) -> bool {
+        if self.dropping > 0 {
+            self.total = None;
+            self.drop_front(self.dropping);
+        }
+        self.dropping == 0
     }
 
     pub(super) fn poll_read(

@@ -98,6 +98,33 @@ impl ReplyDecoder {
         self.value(buf)
     }
 
+    /// The meta reply that [`decode`](Self::decode) has just found to be
+    /// [too large](InvalidReply::ValueTooLarge), without its value, and how many bytes it has with it:
+    /// more than have arrived. Whoever drops that many can go on behind them. None if the line is
+    /// another one.
+    pub fn oversized<'a>(&mut self, buf: &'a [u8]) -> Option<(Reply<'a>, usize)> {
+        let window = &buf[..buf.len().min(REPLY_LINE_MAX + 1)];
+        let end = memchr(b'\n', window)?;
+        let text = &window[..end];
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let Line::Value {
+            header: ValueHeader::Meta { flags },
+            len,
+        } = line::parse(text)?
+        else {
+            return None;
+        };
+        self.searched = 0;
+        let reply = Reply::Meta(MetaReply {
+            status: MetaStatus::Value,
+            value: None,
+            flags: MetaFlags {
+                rest: flags.get(buf),
+            },
+        });
+        Some((reply, end + 1 + len + VALUE_END.len()))
+    }
+
     /// Reads the line at the front; none if it is the header of a value.
     fn line<'a>(&mut self, buf: &'a [u8]) -> Result<Option<DecodedReply<'a>>, InvalidReply> {
         let window = &buf[..buf.len().min(REPLY_LINE_MAX + 1)];

@@ -230,6 +230,38 @@ fn nonsense_is_refused() {
     is_invalid(b"VA 1\r\nx\n\r\n", InvalidReply::BadValueEnd);
 }
 
+// A value that is too large can be stepped over: its line tells how long it is, and what follows is read as ever.
+#[test]
+fn a_value_that_is_too_large_can_be_stepped_over() {
+    let value = "x".repeat(1001);
+    let input = format!("VA 1001 kbig O7\r\n{value}\r\nHD O8\r\n");
+    let input = input.as_bytes();
+    let head = "VA 1001 kbig O7\r\n".len();
+    let mut decoder = ReplyDecoder::new(1000);
+    // Byte by byte nothing is known before the line is whole.
+    for end in 0..head {
+        let decoded = decoder.decode(&input[..end]);
+        assert_eq!(decoded, DecodedReply::More { total: None }, "{end}");
+    }
+    let reason = InvalidReply::ValueTooLarge;
+    let decoded = decoder.decode(&input[..head]);
+    assert_eq!(decoded, DecodedReply::Invalid { reason });
+    let (reply, size) = decoder.oversized(&input[..head]).unwrap();
+    let Reply::Meta(reply) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!((reply.value, reply.flags.opaque()), (None, Some(&b"7"[..])));
+    assert_eq!(size, head + 1001 + 2);
+    let DecodedReply::Reply { reply, .. } = decoder.decode(&input[size..]) else {
+        panic!("what follows is whole");
+    };
+    assert!(matches!(reply, Reply::Meta(reply) if reply.flags.opaque() == Some(b"8")));
+    // Other lines cannot.
+    for line in ["VALUE a 0 1001\r\n", "HD\r\n", "VA x\r\n", "VA 1001"] {
+        assert_eq!(decoder.oversized(line.as_bytes()), None, "{line:?}");
+    }
+}
+
 // No length is believed before it is compared with the bound.
 #[test]
 fn reply_lengths_are_bounded() {

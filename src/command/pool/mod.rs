@@ -283,6 +283,7 @@ fn failed(out: &mut Vec<u8>, client: &Form<'_>, failure: Failure) {
         Failure::Down => b"SERVER_ERROR upstream server is down\r\n".as_slice(),
         Failure::Busy => b"SERVER_ERROR too many requests wait for the upstream server\r\n",
         Failure::TimedOut => b"SERVER_ERROR upstream server did not answer in time\r\n",
+        Failure::TooLarge => b"SERVER_ERROR value is larger than this proxy takes (-I)\r\n",
         Failure::Lost => b"SERVER_ERROR lost the connection to the upstream server\r\n",
     });
 }

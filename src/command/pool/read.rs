@@ -13,7 +13,7 @@ use super::super::is_plain;
 use super::copy::CopyToConfirm;
 use super::migrate::is_lease;
 use super::relay::{self, Asked};
-use super::{Guard, Place, Proxy, exptime, form_for_pool};
+use super::{Guard, Place, Proxy, exptime, failed, form_for_pool};
 use crate::tier::Copied;
 use crate::upstream::{Failure, Outcome, Verdict, meta_form};
 
@@ -82,6 +82,7 @@ impl Read {
         reply: &MetaReply<'v>,
         facts: &MetaFacts<'_>,
         now: u32,
+        unknown_ttl_s: u32,
     ) -> Option<Copied<'v>> {
         let special = facts.won || facts.stale || facts.won_by_another || facts.key_base64;
         if self.changes() || special {
@@ -90,7 +91,7 @@ impl Read {
         Some(Copied {
             flags: facts.client_flags?,
             cas: facts.cas?,
-            exptime: exptime(facts.ttl?, now),
+            exptime: exptime(facts.ttl.unwrap_or(Some(unknown_ttl_s)), now),
             value: reply.value?,
         })
     }
@@ -204,6 +205,10 @@ impl Proxy {
                 }
                 return Verdict::Fits;
             }
+            Outcome::Failed(Failure::TooLarge) if matches!(read.answer_as, AnswerAs::Meta(_)) => {
+                place.fill(|out| failed(out, &Form::TEXT, Failure::TooLarge));
+                return Verdict::Fits;
+            }
             Outcome::Failed(_) => {
                 self.miss(&read, place);
                 return Verdict::Fits;
@@ -272,7 +277,8 @@ impl Proxy {
             self.give_back(&read.key, facts.cas);
         }
         if guard.is_some()
-            && let Some(copied) = read.copied(reply, facts, self.now())
+            && let Some(copied) =
+                read.copied(reply, facts, self.now(), self.upstream().unknown_ttl_s)
         {
             self.end_read(&read.key, guard, &copied);
         }

@@ -53,6 +53,7 @@ fn server_stats(server: &Server, rows: &mut Statistics<'_>) {
         ("timeouts", &stats.timeouts),
         ("refused", &stats.refused),
         ("garbled", &stats.garbled),
+        ("too_large", &stats.too_large),
         ("connects", &stats.connects),
         ("ejections", &stats.ejections),
     ] {
