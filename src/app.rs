@@ -32,7 +32,7 @@ use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::{Signals, Woken};
 use crate::tier::{Cache, Copies};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Access, Care, Pools, UpstreamConfig, check};
+use crate::upstream::{Access, Answer, Care, Pools, Question, UpstreamConfig, ask_all, check};
 use crate::watch::{Kinds, Watch};
 use logging::SetVerbosity;
 use progress::Progress;
@@ -305,6 +305,18 @@ fn open_pools(config: &UpstreamConfig, access: &Arc<Access>) -> anyhow::Result<(
     check(&pools.members(), config.sharing)?;
     let care = Care::start(&pools).context("start the thread that looks after servers")?;
     Ok((pools, care))
+}
+
+/// Asks all memcached servers that the configuration names, each answer with where the server is.
+///
+/// # Errors
+/// There are none, or what they are shown or were not told cannot be read.
+pub fn ask_servers(config: &Config, question: Question) -> anyhow::Result<Vec<(String, Answer)>> {
+    let upstream = config.upstream.as_ref();
+    let upstream = upstream.context("the configuration names no memcached servers")?;
+    let access = Arc::new(Access::open(&upstream.access)?);
+    let pools = Pools::open(upstream, &access)?;
+    Ok(ask_all(&pools.members(), question))
 }
 
 /// How long a copy may be served without the pool, in seconds.

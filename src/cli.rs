@@ -49,6 +49,18 @@ pub struct Cli {
     pub flags: Flags,
 }
 
+/// What memcached servers are asked.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum PoolQuestion {
+    /// Their version
+    Version,
+    /// Their figures
+    Stats,
+    /// To forget everything; proxies keep copies for as long as their sharing lets them
+    #[value(name = "flush_all")]
+    FlushAll,
+}
+
 /// What to do instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -59,6 +71,15 @@ pub enum Command {
     },
     /// Print the configuration that the flags and the file amount to, every option spelled out
     PrintConfig(Box<Flags>),
+    /// Ask the memcached servers of the configuration for their version or figures, or to flush
+    Pool {
+        /// What to ask
+        #[arg(value_enum)]
+        question: PoolQuestion,
+        #[allow(missing_docs)]
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
     /// List what tracking knows about the keys in a dry folder (while no server uses it)
     Keys {
         /// The dry folder

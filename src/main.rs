@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use tiercache::app::{self, background, logging};
-use tiercache::cli::{Cli, Command, Flags};
+use tiercache::cli::{Cli, Command, Flags, PoolQuestion};
 use tiercache::config::{self, Config, Layer, MEMCACHED_VERSION, Machine};
+use tiercache::upstream::Question;
 
 /// memcached's exit code for a command line that it does not understand.
 const EXIT_USAGE: u8 = 64;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         None => serve(&cli.flags),
         Some(Command::CheckConfig { file }) => check_config(&file),
         Some(Command::PrintConfig(flags)) => print_config(&flags),
+        Some(Command::Pool { question, flags }) => pool(question, &flags),
         Some(Command::Keys { dir }) => keys(&dir),
         Some(Command::Show { dir, key }) => show(&dir, &key),
     };
@@ -136,6 +138,35 @@ fn print_config(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     print!("{}", config.to_toml());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks all memcached servers; succeeds if all of them answer.
+fn pool(question: PoolQuestion, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let (config, _) = read(flags)?;
+    let answers = app::ask_servers(
+        &config,
+        match question {
+            PoolQuestion::Version => Question::Version,
+            PoolQuestion::Stats => Question::Stats,
+            PoolQuestion::FlushAll => Question::Flush,
+        },
+    )?;
+    let mut out = std::io::stdout().lock();
+    let mut status = ExitCode::SUCCESS;
+    for (server, answer) in answers {
+        match answer {
+            Ok(rows) => {
+                for row in rows {
+                    writeln!(out, "{server} {row}").context("write the answers")?;
+                }
+            }
+            Err(reason) => {
+                eprintln!("tiercache: {server}: {reason}");
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(status)
 }
 
 /// Where tracking lies by default in a dry folder; the folder itself if it was named directly.

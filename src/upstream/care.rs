@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Outcome, Verdict};
+use super::health;
 use super::link::Link;
 use super::pools::Pools;
 use super::request::encode_delete;
@@ -135,7 +136,12 @@ async fn look_after(server: Arc<Server>, link: Rc<Link>) {
     }
 }
 
+/// Whether a server is alive, and understands what it is to be asked.
 async fn answers(server: &Arc<Server>, link: &Link) -> bool {
+    if health::is_alive(server).await == Some(false) {
+        return false;
+    }
+    // Greets it, where it was not before.
     let version = |out: &mut Vec<u8>, _: &[u8]| out.extend_from_slice(b"version\r\n");
     ask(server, link, version, |reply| {
         matches!(reply, Reply::Version(_))

@@ -124,7 +124,7 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), End> {
 
 impl Replies {
     /// Waits for the next reply and lets `read` look at it.
-    async fn next<T>(
+    pub(super) async fn next<T>(
         &mut self,
         stream: &mut Stream,
         read: impl FnOnce(&Reply<'_>) -> T,

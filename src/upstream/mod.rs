@@ -11,12 +11,14 @@
 //! to do with its answer.
 
 mod access;
+mod admin;
 mod care;
 mod check;
 pub mod config;
 mod connection;
 mod greeting;
 pub mod hash;
+mod health;
 mod link;
 mod name;
 mod pools;
@@ -27,6 +29,7 @@ mod stream;
 mod undelivered;
 
 pub use access::{Access, AccessConfig, AccessError, LoginConfig, is_username};
+pub use admin::{Answer, Question, ask_all};
 pub use care::Care;
 pub use check::{Unfit, check};
 pub use config::UpstreamConfig;

@@ -105,6 +105,11 @@ impl Name {
         }
     }
 
+    /// The addresses that are known; none before the first lookup.
+    pub(super) fn known(&self) -> Arc<[SocketAddr]> {
+        Arc::clone(&self.addresses.borrow())
+    }
+
     /// Whether an address is none of this name's any more; not asked again until `seen` is no longer
     /// the addresses' generation.
     #[inline]
