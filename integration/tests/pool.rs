@@ -2,6 +2,7 @@
 //! gets another's value, waits for long or reads what was deleted.
 
 mod access;
+mod admin;
 mod faults;
 mod fit;
 mod fleet;
