@@ -3,31 +3,29 @@
 //! `cargo bench --bench engine [NAME]`; `ROUNDS=N` changes how often each runs, so that two runs
 //! under an instruction counter tell the instructions of one.
 
+mod common;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{cache, key, number_from_env, store};
 use tiercache::clock::Clock;
 use tiercache::dry::{Append, Close, Dry, DryConfig, NewRecord};
-use tiercache::entry::{Facts, Marks, hash_key};
-use tiercache::metrics::Metrics;
+use tiercache::entry::{Facts, hash_key};
 use tiercache::ram::{Arena, SegmentKind};
-use tiercache::tier::{Attempt, Cache, Decision, Local, NewItem, Outcome, TierConfig, Value};
+use tiercache::tier::Attempt;
 use tiercache::units::ByteSize;
 
 const ROUNDS_DEFAULT: u64 = 500_000;
 const ITEMS: u64 = 100_000;
-const VALUE_BYTES: usize = 100;
 /// Of the records that the writer packs.
 const RECORD_VALUE_BYTES: usize = 1024;
 /// A writer that is behind its device is waited for so long.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rounds = std::env::var("ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let rounds = rounds.unwrap_or(ROUNDS_DEFAULT);
+    let rounds = number_from_env("ROUNDS", ROUNDS_DEFAULT);
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
@@ -58,16 +56,6 @@ fn report(name: &str, rounds: u64, mut run: impl FnMut(u64)) {
     println!("{name:8} {nanoseconds:8.1} ns");
 }
 
-fn key(number: u64) -> [u8; 16] {
-    let mut key = *b"key:000000000000";
-    let mut left = number;
-    for digit in key.iter_mut().rev().take(12) {
-        *digit = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    key
-}
-
 /// Room for an item taken and given back.
 fn arena(rounds: u64) -> Result<(), Box<dyn std::error::Error>> {
     const WORDS: u32 = 17;
@@ -88,14 +76,7 @@ fn arena(rounds: u64) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Look-ups and stores of a cache in RAM.
 fn index(rounds: u64, wanted: &dyn Fn(&str) -> bool) -> Result<(), Box<dyn std::error::Error>> {
-    let config = TierConfig {
-        hot_size: ByteSize::mib(64),
-        cold_size: ByteSize::mib(192),
-        ..TierConfig::default()
-    };
-    let clock = Arc::new(Clock::system());
-    let metrics = Arc::new(Metrics::starting_at(clock.now()));
-    let (cache, _) = Cache::start(config, clock, metrics, None, 1, &|_, _, _| {})?;
+    let cache = cache()?;
     let mut local = cache.local(0);
     for number in 0..ITEMS {
         store(&cache, &mut local, &key(number));
@@ -123,27 +104,6 @@ fn index(rounds: u64, wanted: &dyn Fn(&str) -> bool) -> Result<(), Box<dyn std::
 /// A number below [`ITEMS`], far from the one of the round before.
 fn scattered(round: u64) -> u64 {
     round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % ITEMS
-}
-
-fn store(cache: &Cache, local: &mut Local, key: &[u8]) {
-    let value = [b'x'; VALUE_BYTES];
-    let stored = cache.update(
-        local,
-        &mut Attempt::default(),
-        key,
-        Some(VALUE_BYTES),
-        |_| {
-            let item = NewItem {
-                flags: 0,
-                exptime: 0,
-                own_cas: None,
-                marks: Marks::default(),
-                value: Value::Bytes(&value),
-            };
-            Decision::Store((), item)
-        },
-    );
-    assert!(matches!(stored, Outcome::Done { .. }), "there is room");
 }
 
 /// Records into segments, the waits for the device left out.

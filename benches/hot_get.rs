@@ -5,24 +5,19 @@
 //! that is kept, as a caller that gets often would.
 #![allow(unsafe_code)] // A global allocator cannot be had without.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use tiercache::clock::Clock;
-use tiercache::entry::Marks;
-use tiercache::metrics::Metrics;
-use tiercache::tier::{
-    Attempt, Cache, Decision, Local, Lookup, NewItem, Outcome, TierConfig, Value,
-};
-use tiercache::units::ByteSize;
+use common::{VALUE_BYTES, cache, key, number_from_env, store};
+use tiercache::tier::{Attempt, Cache, Lookup, Outcome};
 
 const GETS_DEFAULT: u64 = 2_000_000;
 /// What a hot get may take at most.
 const NANOSECONDS_MAX: f64 = 300.0;
-const VALUE_BYTES: usize = 100;
 
 /// The system's allocator, which counts.
 struct Counting;
@@ -53,18 +48,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let gets = std::env::var("GETS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let gets = gets.unwrap_or(GETS_DEFAULT);
-    let config = TierConfig {
-        hot_size: ByteSize::mib(256),
-        cold_size: ByteSize::mib(256),
-        ..TierConfig::default()
-    };
-    let clock = Arc::new(Clock::system());
-    let metrics = Arc::new(Metrics::starting_at(clock.now()));
-    let (cache, _) = Cache::start(config, clock, metrics, None, 1, &|_, _, _| {})?;
+    let gets = number_from_env("GETS", GETS_DEFAULT);
+    let cache = cache()?;
     let mut slow = false;
     for (name, items) in [("1,000 items", 1_000), ("100,000 items", 100_000)] {
         let (nanoseconds, allocations) = measure(&cache, items, gets);
@@ -76,37 +61,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("a hot get takes too long, or allocates".into());
     }
     Ok(())
-}
-
-fn key(number: u64) -> [u8; 16] {
-    let mut key = *b"key:000000000000";
-    let mut left = number;
-    for digit in key.iter_mut().rev().take(12) {
-        *digit = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    key
-}
-
-fn store(cache: &Cache, local: &mut Local, key: &[u8]) {
-    let value = [b'x'; VALUE_BYTES];
-    let stored = cache.update(
-        local,
-        &mut Attempt::default(),
-        key,
-        Some(VALUE_BYTES),
-        |_| {
-            let item = NewItem {
-                flags: 0,
-                exptime: 0,
-                own_cas: None,
-                marks: Marks::default(),
-                value: Value::Bytes(&value),
-            };
-            Decision::Store((), item)
-        },
-    );
-    assert!(matches!(stored, Outcome::Done { .. }), "there is room");
 }
 
 /// Nanoseconds and allocations per get.
