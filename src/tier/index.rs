@@ -73,10 +73,8 @@ impl Shard {
     /// When there is no memory for it.
     #[inline]
     pub fn insert(&mut self, slot: Slot) -> io::Result<()> {
-        let clean = self.clean(slot.tag);
         self.table.insert(slot)?;
-        *self.counts.of(slot.location.tier()) += 1;
-        self.counts.clean = self.counts.clean + self.clean(slot.tag) - clean;
+        self.count(slot);
         Ok(())
     }
 
@@ -87,11 +85,9 @@ impl Shard {
         if old_tier == new_tier {
             return self.table.replace(place, new);
         }
-        let clean = self.clean(old.tag);
+        self.forget(old);
         self.table.replace(place, new);
-        *self.counts.of(old_tier) -= 1;
-        *self.counts.of(new_tier) += 1;
-        self.counts.clean = self.counts.clean + self.clean(old.tag) - clean;
+        self.count(new);
     }
 
     /// Counts a hit of the slot in RAM at a place, at this stamp.
@@ -103,24 +99,36 @@ impl Shard {
     /// Removes a slot.
     #[inline]
     pub fn remove(&mut self, place: usize, old: Slot) {
-        let clean = self.clean(old.tag);
+        self.forget(old);
         self.table.remove(place);
-        *self.counts.of(old.location.tier()) -= 1;
-        self.counts.clean = self.counts.clean + self.clean(old.tag) - clean;
     }
 
-    /// How many items of a tag are in RAM beside a copy in dry.
-    fn clean(&self, tag: Tag) -> u64 {
-        let (mut ram, mut dry) = (0, 0);
-        self.table.find_first(tag, |slot| {
-            if slot.location.is_dry() {
-                dry = 1;
-            } else {
-                ram += 1;
-            }
-            false
-        });
-        ram * dry
+    /// Counts a slot that is in the table now.
+    #[inline]
+    fn count(&mut self, slot: Slot) {
+        *self.counts.of(slot.location.tier()) += 1;
+        self.counts.clean += self.opposite(slot);
+    }
+
+    /// Counts a slot no more that is in the table still.
+    #[inline]
+    fn forget(&mut self, slot: Slot) {
+        self.counts.clean -= self.opposite(slot);
+        *self.counts.of(slot.location.tier()) -= 1;
+    }
+
+    /// How many slots of the same tag lie on the other side: in dry of one in RAM, in RAM of one in
+    /// dry. So many items are clean with a slot and not without it, as a tag has one slot in dry.
+    #[inline]
+    fn opposite(&self, slot: Slot) -> u64 {
+        if self.counts.dry == 0 {
+            return 0;
+        }
+        let in_dry = slot.location.is_dry();
+        let others = self.table.of_tag(slot.tag);
+        others
+            .filter(|(_, other)| other.location.is_dry() != in_dry)
+            .count() as u64
     }
 
     /// Gives back memory that many removals have left unused.

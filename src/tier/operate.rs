@@ -27,10 +27,18 @@ impl Cache {
     /// The slots of a key in its locked shard.
     #[inline]
     pub(super) fn find(&self, shard: &Shard, hash: KeyHash, key: &[u8]) -> Found {
-        Found {
-            ram: self.find_ram(shard, hash, key),
-            dry: shard.dry(hash.tag()),
+        let mut found = Found::default();
+        for (place, slot) in shard.table().of_tag(hash.tag()) {
+            match slot.location.address() {
+                None => found.dry = Some((place, slot)),
+                Some(address) if self.arena.item(address).has_key(key) => {
+                    found.ram = Some((place, slot));
+                }
+                // Of another key with this tag.
+                Some(_) => {}
+            }
         }
+        found
     }
 
     /// The slot of a key's item in RAM, expired or not.
@@ -272,6 +280,13 @@ impl Cache {
                     if let Some(blocked) = self.kill_below(&mut shard, hash, found.dry) {
                         return Outcome::Blocked(blocked);
                     }
+                    // Where the slot lies once a copy below it was removed.
+                    let old = match found.dry {
+                        Some(_) => found
+                            .ram
+                            .and_then(|(_, slot)| shard.at_location(hash.tag(), slot.location)),
+                        None => found.ram,
+                    };
                     let hits = match present_hits {
                         Some(hits) => hits,
                         None => self.arrives(hash, needed),
@@ -297,7 +312,7 @@ impl Cache {
                                 push_present(writer, present);
                             }
                         },
-                        found.ram.map(|(_, slot)| slot),
+                        old,
                         hits,
                     ) {
                         Ok(()) => Outcome::Done {
@@ -324,7 +339,7 @@ impl Cache {
         value_len: usize,
         words: usize,
         push_value: impl FnOnce(&mut crate::words::Writer<'_>),
-        old: Option<Slot>,
+        old: Option<(usize, Slot)>,
         hits: u8,
     ) -> std::io::Result<()> {
         let appended = self.append(head, words);
@@ -343,7 +358,7 @@ impl Cache {
             hits,
             stamp: self.stamp(),
         };
-        let placed = match old.and_then(|old| shard.at_location(hash.tag(), old.location)) {
+        let placed = match old {
             Some((place, old)) => {
                 shard.replace(place, old, slot);
                 self.kill_item(old.location);

@@ -132,7 +132,7 @@ impl Cache {
         let mut shard = self.index.lock(hash);
         let Some((place, slot)) = shard.at_location(hash.tag(), location) else {
             if Mutant::InstallUncompared.is_on() {
-                let old = self.find(&shard, hash, key).ram.map(|(_, slot)| slot);
+                let old = self.find(&shard, hash, key).ram;
                 let push = |to: &mut crate::words::Writer<'_>| to.push(value);
                 let (value_len, shard) = (value.len(), &mut shard);
                 let _ = self.install(

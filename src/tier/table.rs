@@ -155,6 +155,38 @@ impl Table {
         self.store(place, slot.to_words());
     }
 
+    /// The slots of a tag, each with its place.
+    #[inline]
+    pub fn of_tag(&self, tag: Tag) -> impl Iterator<Item = (usize, Slot)> {
+        let (slots, _) = self.words.as_chunks::<SLOT_WORDS>();
+        let high = tag.high();
+        let mut next = self.home(high);
+        std::iter::from_fn(move || {
+            loop {
+                let [first, second] = slots.get(next)?;
+                let place = next;
+                next += 1;
+                let first = first.load(Relaxed);
+                let found = (first >> 32) as u32;
+                if found < high {
+                    // An empty slot has two zeros; most slots are told from it by their first word.
+                    if first == 0 && second.load(Relaxed) == 0 {
+                        return None;
+                    }
+                    continue;
+                }
+                let second = second.load(Relaxed);
+                if found > high || second == 0 {
+                    return None;
+                }
+                let slot = Slot::from_words([first, second]);
+                if slot.tag == tag {
+                    return Some((place, slot));
+                }
+            }
+        })
+    }
+
     /// The first slot of a tag that `wanted` accepts, and its place.
     #[inline]
     pub fn find_first(
@@ -162,29 +194,7 @@ impl Table {
         tag: Tag,
         mut wanted: impl FnMut(&Slot) -> bool,
     ) -> Option<(usize, Slot)> {
-        let (slots, _) = self.words.as_chunks::<SLOT_WORDS>();
-        let high = tag.high();
-        let home = self.home(high);
-        for (step, [first, second]) in slots.get(home..)?.iter().enumerate() {
-            let first = first.load(Relaxed);
-            let found = (first >> 32) as u32;
-            if found < high {
-                // An empty slot has two zeros; most slots are told from it by their first word.
-                if first == 0 && second.load(Relaxed) == 0 {
-                    return None;
-                }
-                continue;
-            }
-            let second = second.load(Relaxed);
-            if found > high || second == 0 {
-                return None;
-            }
-            let slot = Slot::from_words([first, second]);
-            if slot.tag == tag && wanted(&slot) {
-                return Some((home + step, slot));
-            }
-        }
-        None
+        self.of_tag(tag).find(|(_, slot)| wanted(slot))
     }
 
     /// Counts a hit of the slot in RAM at a place, at this stamp.
