@@ -65,7 +65,12 @@ fn a_working_set_larger_than_ram_survives_in_a_bucket() {
     tiered.server.start();
     println!("started in {:?}", started.elapsed());
     let found = tiered.read(ITEMS, count, |_| Some(0));
-    assert_eq!((found.hits, found.wrong), (count, vec![]), "after SIGTERM");
+    assert_eq!(
+        (found.hits, found.wrong),
+        (count, vec![]),
+        "after SIGTERM: {}",
+        figures(&tiered.server.stats())
+    );
 
     let newest = |number: u64| (!number.is_multiple_of(10)).then_some(number % 2);
     let mut client = tiered.server.connect();

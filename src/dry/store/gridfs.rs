@@ -284,8 +284,9 @@ impl Remote for GridFs {
         if out.is_empty() {
             return Ok(());
         }
-        self.remotely
-            .run(self.read_timeout, self.read_range(name, at, out))
+        self.remotely.read(self.read_timeout, async || {
+            self.read_range(name, at, out).await
+        })
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {

@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads of a store's client: they move bytes, nothing in them waits.
 const THREADS: usize = 2;
+/// Times that one read is begun within its limit.
+const READS_MAX: u32 = 3;
+/// A read that has taken less is late, not lost.
+const LOST_AFTER: Duration = Duration::from_millis(500);
 /// What a call may take once the tier is being closed: a stop must not wait for a store that is silent.
 const CLOSING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -65,9 +69,58 @@ impl Remotely {
         })
     }
 
+    /// Runs a read to its end, at most for `limit`. One that hangs, on a connection that is dead and
+    /// does not know it, is begun again within that.
+    pub(super) fn read<T>(
+        &self,
+        limit: Duration,
+        mut call: impl AsyncFnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let lost_after = (limit / READS_MAX).max(LOST_AFTER);
+        self.run(limit, async {
+            for _ in 1..READS_MAX {
+                if let Ok(ended) = tokio::time::timeout(lost_after, call()).await {
+                    return ended;
+                }
+            }
+            call().await
+        })
+    }
+
     /// Ends what runs now; what comes later is about the end, and short.
     pub(super) fn interrupt(&self) {
         self.closing.store(true, Relaxed);
         std::mem::take(&mut *self.interrupt.lock()).cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_hangs_is_begun_again() {
+        let remotely = Remotely::start().unwrap();
+        let mut begun = 0;
+        let ended = remotely.read(Duration::from_secs(6), async || {
+            begun += 1;
+            if begun < READS_MAX {
+                std::future::pending::<()>().await;
+            }
+            Ok(begun)
+        });
+        assert_eq!(ended.unwrap(), READS_MAX);
+    }
+
+    #[test]
+    fn a_read_that_fails_is_not() {
+        let remotely = Remotely::start().unwrap();
+        let mut begun = 0;
+        let ended = remotely.read(Duration::from_secs(6), async || {
+            begun += 1;
+            Err::<(), _>(io::ErrorKind::NotFound.into())
+        });
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(begun, 1);
     }
 }

@@ -78,6 +78,26 @@ impl S3Store {
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+
+    async fn get_range(&self, name: &str, at: u64, out: &mut [u8]) -> io::Result<()> {
+        let last = at + out.len() as u64 - 1;
+        let get = self.client.get_object().bucket(&self.bucket);
+        let get = get.key(self.key(name)).range(format!("bytes={at}-{last}"));
+        let mut got = get.send().await.map_err(|error| failed("get", error))?;
+        let mut filled = 0;
+        while let Some(bytes) = got.body.next().await {
+            let bytes = bytes.map_err(io::Error::other)?;
+            let Some(to) = out.get_mut(filled..filled + bytes.len()) else {
+                return Err(io::Error::other("more bytes came than were asked for"));
+            };
+            to.copy_from_slice(&bytes);
+            filled += bytes.len();
+        }
+        if filled < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
 }
 
 async fn connect(config: &S3Config, read_timeout: Duration, user: Option<[&str; 2]>) -> Client {
@@ -86,7 +106,6 @@ async fn connect(config: &S3Config, read_timeout: Duration, user: Option<[&str; 
             tls::rustls_provider::CryptoMode::Ring,
         ))
         .build_https();
-    // An attempt that hangs leaves time for another one.
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(read_timeout))
         .build();
@@ -152,24 +171,8 @@ impl Remote for S3Store {
         if out.is_empty() {
             return Ok(());
         }
-        self.remotely.run(self.read_timeout, async {
-            let last = at + out.len() as u64 - 1;
-            let get = self.client.get_object().bucket(&self.bucket);
-            let get = get.key(self.key(name)).range(format!("bytes={at}-{last}"));
-            let mut got = get.send().await.map_err(|error| failed("get", error))?;
-            let mut filled = 0;
-            while let Some(bytes) = got.body.next().await {
-                let bytes = bytes.map_err(io::Error::other)?;
-                let Some(to) = out.get_mut(filled..filled + bytes.len()) else {
-                    return Err(io::Error::other("more bytes came than were asked for"));
-                };
-                to.copy_from_slice(&bytes);
-                filled += bytes.len();
-            }
-            if filled < out.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Ok(())
+        self.remotely.read(self.read_timeout, async || {
+            self.get_range(name, at, out).await
         })
     }
 
