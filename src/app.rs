@@ -278,6 +278,12 @@ impl Parts {
                 items_left = report.items_left,
                 "drained RAM to the dry tier"
             );
+            if report.items_too_large > 0 {
+                tracing::warn!(
+                    items = report.items_too_large,
+                    "items larger than a dry segment were not kept (--segment-size)"
+                );
+            }
             if report.items_left > 0 || report.segments_left > 0 {
                 tracing::warn!(
                     items = report.items_left,

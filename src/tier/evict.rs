@@ -488,11 +488,11 @@ impl Cache {
     }
 
     /// Copies a claimed segment's items to dry, all or those that it admits; they stay in RAM as
-    /// clean. Answers the bytes copied, and whether all were offered.
-    pub(super) fn dry_segment(&self, number: u32, offered: Offered) -> (u64, bool) {
+    /// clean.
+    pub(super) fn dry_segment(&self, number: u32, offered: Offered) -> Dried {
         let kind = self.arena.segment(number).kind();
         let mut key = [0; 255];
-        let mut copied = 0;
+        let mut dried = Dried::default();
         for (address, item, hash) in self.walk(number) {
             let Some(live) = self
                 .live_in(address, item, hash, &mut key, kind)
@@ -503,16 +503,16 @@ impl Cache {
             };
             match self.dry_item(&live, Copy::Keep) {
                 Append::Done(_) => {
-                    copied += (live.item.words() * 8) as u64;
+                    dried.copied_bytes += (live.item.words() * 8) as u64;
                     self.metrics.engine.dried_ahead.add_shared(1);
                 }
-                Append::Rejected | Append::TooLarge => {}
-                Append::Busy | Append::Behind | Append::Paused | Append::Failed => {
-                    return (copied, false);
-                }
+                Append::Rejected => {}
+                Append::TooLarge => dried.too_large += 1,
+                Append::Busy | Append::Behind | Append::Paused | Append::Failed => return dried,
             }
         }
-        (copied, true)
+        dried.complete = true;
+        dried
     }
 }
 
@@ -521,6 +521,16 @@ impl Cache {
 enum Copy {
     Move,
     Keep,
+}
+
+/// What became of a segment's items that were to be dried.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Dried {
+    pub(super) copied_bytes: u64,
+    /// Items that no dry segment has room for.
+    pub(super) too_large: u64,
+    /// Whether all were offered to dry.
+    pub(super) complete: bool,
 }
 
 /// Which items of a segment are dried.

@@ -106,8 +106,10 @@ pub struct DrainReport {
     pub copied_bytes: u64,
     /// Segments of RAM that did not get their turn.
     pub segments_left: u64,
-    /// Items that did not fit.
+    /// Items that did not get theirs.
     pub items_left: u64,
+    /// Items that no segment of dry has room for.
+    pub items_too_large: u64,
 }
 
 impl Cache {
@@ -221,13 +223,13 @@ impl Cache {
             if self.arena.available() < self.low_water() || !self.arena.claim(number) {
                 return;
             }
-            let (copied, complete) = self.dry_segment(number, Offered::Admitted);
-            if complete {
+            let dried = self.dry_segment(number, Offered::Admitted);
+            if dried.complete {
                 self.arena.segment(number).set_dried();
             }
             self.arena.unclaim(number);
-            credit.bytes -= (copied as i64).max(1);
-            if !complete {
+            credit.bytes -= (dried.copied_bytes as i64).max(1);
+            if !dried.complete {
                 return;
             }
         }
@@ -265,9 +267,10 @@ impl Cache {
                 continue;
             }
             loop {
-                let (copied, complete) = self.dry_segment(number, Offered::All);
-                report.copied_bytes += copied;
-                if complete {
+                let dried = self.dry_segment(number, Offered::All);
+                report.copied_bytes += dried.copied_bytes;
+                if dried.complete {
+                    report.items_too_large += dried.too_large;
                     break;
                 }
                 if Instant::now() >= deadline
@@ -285,7 +288,7 @@ impl Cache {
         }
         progress(all, all);
         report.items_left = if report.segments_left > 0 {
-            self.undried_items()
+            self.undried_items().saturating_sub(report.items_too_large)
         } else {
             0
         };

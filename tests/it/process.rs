@@ -198,3 +198,27 @@ fn a_server_whose_log_nobody_reads_still_stops() {
     assert!(told.is_ok_and(|count| news[..count].starts_with(b"STOPPING=1")));
     assert_eq!(code, Some(0));
 }
+
+// What no segment of dry has room for is lost at a stop, and the log says how many items that are.
+#[test]
+fn a_stop_tells_of_items_too_large_for_dry() {
+    let folder = tempfile::tempdir().unwrap();
+    let dry = folder.path().join("dry").display().to_string();
+    let arguments = ["--dry", &dry, "--dry-size", "64m", "--segment-size", "1m"];
+    let server = Server::start(&[&arguments[..], &["-I", "2m"]].concat());
+    let mut client = server.connect();
+    for (key, bytes) in [("large", 1_500_000), ("small", 1000)] {
+        client.send(format!("set {key} 0 0 {bytes}\r\n").as_bytes());
+        client.send(&vec![b'x'; bytes]);
+        client.check("\r\n", "STORED\r\n");
+    }
+    let (code, log, _) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let said = "items larger than a dry segment were not kept (--segment-size) items=1";
+    assert!(log.contains(said), "{log}");
+    let again = Server::start(&arguments);
+    let mut client = again.connect();
+    client.check("get large\r\n", "END\r\n");
+    client.send(b"get small\r\n");
+    client.expect("VALUE small 0 1000\r\n");
+}
