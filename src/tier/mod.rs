@@ -22,6 +22,7 @@ mod fetch;
 mod flush;
 mod ghost;
 mod index;
+mod leave;
 #[cfg(all(test, feature = "model"))]
 mod models;
 mod mover;

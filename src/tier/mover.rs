@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::cache::{Cache, Patience};
-use super::evict::{Evicted, Offered};
+use super::evict::Evicted;
+use super::leave::Offered;
 use super::policy::{KEPT_SEGMENTS_MAX, Pressure};
 use crate::clock::UnixSeconds;
 use crate::fault::Point;
