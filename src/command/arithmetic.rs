@@ -3,7 +3,7 @@
 use tiercache_protocol::encode::{self, ArithmeticReply};
 use tiercache_protocol::request::{Arithmetic, Form};
 
-use super::retrieve::key_mark;
+use super::meta::key_mark;
 use super::{Executor, Flow, Progress};
 use crate::entry::{Facts, Marks};
 use crate::tier::{Current, Decision, NewItem, Outcome, Value};

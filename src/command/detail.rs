@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 use tiercache_protocol::encode;
 
-use super::retrieve::is_printable;
+use super::meta::is_printable;
 use crate::escape::percent_encode;
 
 /// Prefixes that are counted; keys with others go uncounted once the bound is reached.

@@ -6,7 +6,7 @@ use tiercache_protocol::Reject;
 use tiercache_protocol::encode::{self, Statistics};
 use tiercache_protocol::request::Form;
 
-use super::retrieve::is_printable;
+use super::meta::is_printable;
 use super::{Executor, Flow, For, OUT_BYTES_SOFT_MAX, Progress, Wait};
 use crate::clients::Client;
 use crate::entry::Marks;

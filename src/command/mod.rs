@@ -15,6 +15,7 @@ mod auth;
 mod detail;
 mod late;
 mod listing;
+mod meta;
 mod plain;
 mod pool;
 mod remove;
@@ -23,6 +24,7 @@ mod settings;
 mod stats;
 mod store;
 mod strict;
+mod value;
 mod watch;
 
 use std::rc::Rc;

@@ -16,7 +16,7 @@ use std::num::NonZero;
 use tiercache_protocol::{PlainGets, encode};
 
 use super::Executor;
-use super::retrieve::write_plain_value;
+use super::value::write_plain_value;
 use crate::tier::{Near, NearRead, Tier, WINDOW_KEYS};
 use crate::watch::Kinds;
 

@@ -3,7 +3,7 @@
 use tiercache_protocol::encode::{self, StoreFacts, StoreReply};
 use tiercache_protocol::request::{Form, Store, StoreMode};
 
-use super::retrieve::key_mark;
+use super::meta::key_mark;
 use super::{Executor, Flow, Progress};
 use crate::clock::UnixSeconds;
 use crate::entry::Marks;

@@ -9,7 +9,8 @@ use tiercache_protocol::request::{Get, GetOne, Retrieve};
 
 use super::super::detail::Event;
 use super::super::late::Late;
-use super::super::retrieve::{write_hit, write_packet, write_value};
+use super::super::meta::write_hit;
+use super::super::value::{write_packet, write_value};
 use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
 use super::read::{AnswerAs, Read};
 use super::{Place, Proxy};
