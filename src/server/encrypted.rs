@@ -16,7 +16,7 @@ use crate::tls::{self, ClientCertificate};
 impl Transport for &mut tls::Stream<Stream> {
     fn may_have_more(&self) -> bool {
         // What is decrypted already is little: a record at most.
-        tls::socket(self).may_have_more()
+        tls::socket::<Stream>(self).may_have_more()
     }
 }
 
