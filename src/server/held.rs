@@ -19,7 +19,7 @@ use crate::command::Shared;
 /// Bytes that half received requests and unread answers may take together. With what the allocator
 /// adds, and what those take that are told to end, stalled clients cost less than 64 MB however many
 /// they are.
-const HELD_BYTES_MAX: usize = 20 << 20;
+const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Whoever stalls on purpose must not fill the log: one line in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
