@@ -199,6 +199,8 @@ counters! {
         dry_other_key,
         /// Fetches that waited for another client's read of the same item.
         fetches_shared,
+        /// Hits that dry answered without bringing the item up.
+        dry_read_through,
         /// Reads of dry.
         dry_reads,
     }

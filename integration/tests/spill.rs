@@ -72,6 +72,41 @@ fn a_working_set_larger_than_ram_survives() {
     assert!(found.hits >= dry_items, "{}", figures(&server.stats()));
 }
 
+// Of a full RAM nothing is displaced by what is wanted once; what is wanted again soon comes up.
+#[test]
+fn the_second_hit_brings_an_item_up() {
+    const READ: Range<u64> = 1000..1500;
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let dry = folder.path().join("dry").display().to_string();
+    let server = Server::tiercache(&["-m", "8", "--dry", &dry, "--dry-wait", "1s"]);
+    let mut client = server.connect();
+    ITEMS
+        .store(&mut client, 0..30_000, 0)
+        .expect("every item is stored");
+    wait_until_at_rest(&server);
+    let mut last = server.stats();
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let found = ITEMS.read(&mut client, READ, |_| Some(0));
+        let found = found.expect("the server answers every get");
+        assert_eq!((found.hits, found.wrong), (500, vec![]));
+        let now = server.stats();
+        let by = |name: &str| now.number(name) - last.number(name);
+        rounds.push(["dry_read_through", "promotions", "dry_hits"].map(by));
+        last = now;
+    }
+    println!("answered in place, brought up, hits of dry: {rounds:?}");
+    let [first, second, third] = rounds[..] else {
+        panic!("three rounds");
+    };
+    // What the page cache has lost meanwhile is read by a thread that brings it up.
+    assert_eq!([first[0] + first[1], first[2]], [500, 500]);
+    assert!(first[0] == 0 || first[0] >= 450, "{first:?}");
+    // The memory of what was wanted is small: a few are forgotten for others.
+    assert!(second[1] + first[1] >= 400, "{second:?}");
+    assert!(third[2] <= 100, "{third:?}");
+}
+
 /// The items that are read again and again while the others are stored: they earn a place in cold.
 fn favourites(count: u64) -> Range<u64> {
     0..count / 200

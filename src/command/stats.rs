@@ -194,6 +194,7 @@ impl Executor {
             ("dry_corrupt", engine.dry_corrupt),
             ("dry_other_key", engine.dry_other_key),
             ("dry_fetches_shared", engine.fetches_shared),
+            ("dry_read_through", engine.dry_read_through),
         ];
         for (name, value) in figures {
             rows.number(name.as_bytes(), *value);

@@ -134,6 +134,8 @@ pub struct Local {
     /// The thread's counters.
     pub counters: Arc<Counters>,
     pub(super) record: Vec<u8>,
+    /// An item that is not in RAM, laid out as if it were.
+    pub(super) words: Vec<std::sync::atomic::AtomicU64>,
 }
 
 /// The open segments that one thread appends new items to.
@@ -348,6 +350,7 @@ impl Cache {
             head: number % self.heads.len(),
             counters: self.metrics.worker(),
             record: Vec::new(),
+            words: Vec::new(),
         }
     }
 

@@ -36,7 +36,7 @@ const FLIGHT_SHARDS: usize = 64;
 /// What an operation has tried so far. It lives as long as the operation on one key.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attempt {
-    fetches: u8,
+    pub(super) fetches: u8,
     /// What lies below is not this key's or cannot be had: a miss.
     pub(super) ignore_below: bool,
     /// The item was brought up for this operation.

@@ -93,12 +93,23 @@ impl Ghost {
         self.entry(hash).store(entry, Relaxed);
     }
 
+    /// Whether an item left lately, or was noted as if it had.
+    pub(super) fn knows(&self, hash: KeyHash) -> bool {
+        let entry = self.entry(hash).load(Relaxed);
+        self.is_recent(entry) && (entry >> 33) as u32 == fingerprint(hash, SegmentKind::Hot) >> 1
+    }
+
+    /// Whether an entry is of one of the last departures that count.
+    fn is_recent(&self, entry: u64) -> bool {
+        let age = self.departures.load(Relaxed).wrapping_sub(entry as u32) & COUNT_MASK;
+        entry != 0 && age <= self.window.load(Relaxed)
+    }
+
     /// An item of `share` of RAM is stored that was not there: moves the border if it left lately,
     /// and tells its hits.
     pub(super) fn returns(&self, hash: KeyHash, share: f64) -> Option<u8> {
         let entry = self.entry(hash).load(Relaxed);
-        let age = self.departures.load(Relaxed).wrapping_sub(entry as u32) & COUNT_MASK;
-        if entry == 0 || age > self.window.load(Relaxed) {
+        if !self.is_recent(entry) {
             return None;
         }
         let [hot, cold] =

@@ -36,6 +36,7 @@ mod sketch;
 mod slot;
 mod stats;
 mod table;
+mod through;
 mod view;
 
 pub use ahead::{Ahead, Near, NearRead, WINDOW_KEYS};

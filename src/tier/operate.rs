@@ -148,6 +148,11 @@ impl Cache {
                     cas: 0,
                 };
             };
+            if attempt.fetches == 0
+                && let Some(result) = self.read_through(local, hash, key, slot, &mut serve)
+            {
+                return Outcome::Done { result, cas: 0 };
+            }
             if let Some(blocked) = self.bring_up(local, attempt, hash, key, slot.location) {
                 return Outcome::Blocked(blocked);
             }
