@@ -12,7 +12,7 @@ use crate::loaded;
 use crate::options::Options;
 
 /// Operations of the two runs whose difference gives counts per operation, free of start-up.
-const COUNTED_OPERATIONS: [u64; 2] = [4_000, 20_000];
+const COUNTED_OPERATIONS: [u64; 2] = [20_000, 120_000];
 /// A server under valgrind or strace may take this long to end.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
