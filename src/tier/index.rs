@@ -131,7 +131,8 @@ impl Shard {
             .count() as u64
     }
 
-    /// Gives back memory that many removals have left unused.
+    /// Gives back memory that many removals have left unused. Slots move: no place holds any more.
+    #[inline]
     pub fn shrink(&mut self) {
         self.table.shrink();
     }

@@ -108,6 +108,8 @@ impl Cache {
         }
         if let Some((place, slot)) = shard.at_location(live.hash.tag(), live.slot.location) {
             shard.remove(place, slot);
+            // Larger items take the room of many small ones faster than a pass over all shards comes by.
+            shard.shrink();
             self.kill_item(slot.location);
             drop(shard);
             self.count_evicted(live);
