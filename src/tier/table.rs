@@ -279,11 +279,11 @@ impl Table {
         }
     }
 
-    /// Gives memory back when less than a third of the homes is in use. Without memory for the
+    /// Gives memory back when less than two thirds of the homes are in use. Without memory for the
     /// smaller array the table stays as it is.
     #[inline]
     pub fn shrink(&mut self) {
-        if self.len * 3 < self.homes && self.slots() > SLOTS_MIN {
+        if self.len * 3 < self.homes * 2 && self.slots() > SLOTS_MIN {
             self.shrink_to_len();
         }
     }
