@@ -6,6 +6,7 @@ use super::cache::{Cache, NoRoom, Patience};
 use super::fetch::{Fetched, ROOM_PAUSE};
 use super::index::KeyHash;
 use super::slot::{HITS_MAX, Location, Slot};
+use super::through::facts_of;
 use crate::dry::{Read, ReadMode};
 use crate::entry::Facts;
 use crate::fault::{self, Mutant};
@@ -160,10 +161,7 @@ impl Cache {
         if Mutant::DropWithoutKill.is_on() {
             shard.remove(place, slot);
         }
-        let facts = Facts {
-            exptime: slot.exptime,
-            ..*facts
-        };
+        let facts = facts_of(slot, facts);
         match self.install(
             &mut head,
             &mut shard,
