@@ -28,6 +28,8 @@ const SLOTS_MIN: usize = 4096 / SLOT_BYTES;
 const GROWTH_PART: usize = 16;
 /// Growth begins above this load, in tenths.
 const LOAD_TENTHS_MAX: usize = 9;
+/// A table that was made smaller is filled up to this, in tenths.
+const SHRUNK_LOAD_TENTHS_MAX: usize = 8;
 
 /// What is reserved beyond the slots asked for, as a part of them: what the load and the overflow leave unused, and two
 /// in a hundred more, because hashes spread slots over shards only almost evenly.
@@ -37,6 +39,11 @@ const RESERVED_PART: usize = 6;
 #[inline]
 pub fn home(tag: u32, homes: usize) -> usize {
     ((u64::from(tag) * homes as u64) >> 32) as usize
+}
+
+/// How many slots of an array are some tag's home.
+fn homes_of(slots: usize) -> usize {
+    slots - (slots / OVERFLOW_PART).max(OVERFLOW_SLOTS_MIN)
 }
 
 /// The slots of one shard.
@@ -61,7 +68,7 @@ impl Table {
         let slots = slots.next_multiple_of(SLOTS_MIN);
         Ok(Table {
             words: Words::reserve(slots * SLOT_BYTES)?,
-            homes: slots - (slots / OVERFLOW_PART).max(OVERFLOW_SLOTS_MIN),
+            homes: homes_of(slots),
             len: 0,
         })
     }
@@ -290,8 +297,14 @@ impl Table {
 
     #[cold]
     fn shrink_to_len(&mut self) {
-        let slots = (self.len + self.len / 4).max(SLOTS_MIN);
-        if let Ok(smaller) = self.copy_to(slots) {
+        let mut slots = (self.len + self.len / 4).next_multiple_of(SLOTS_MIN);
+        // Not so far that it has to grow again soon.
+        while self.len * 10 > homes_of(slots) * SHRUNK_LOAD_TENTHS_MAX {
+            slots += SLOTS_MIN;
+        }
+        if slots < self.slots()
+            && let Ok(smaller) = self.copy_to(slots)
+        {
             *self = smaller;
         }
     }
@@ -348,6 +361,38 @@ mod tests {
         }
         assert_eq!(table.position(), position);
         assert!(table.bytes() <= 19 * SLOTS as usize);
+    }
+
+    // Items that come and go in equal numbers move the slots hardly ever, however many they are.
+    #[test]
+    fn a_steady_table_stays_where_it_is() {
+        let mut random = 1u32;
+        let mut next = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random
+        };
+        for len in (1..3000).step_by(7) {
+            let mut table = Table::new().unwrap();
+            let mut moves = 0;
+            let mut number = 0;
+            let mut insert = |table: &mut Table, high: u32| {
+                number += 1;
+                table.insert(slot(tag(high, 0), number)).unwrap();
+            };
+            for _ in 0..len {
+                insert(&mut table, next());
+            }
+            for _ in 0..300 {
+                let before = table.position();
+                let from = next() as usize % table.slots();
+                let found = table.next_from(from).or_else(|| table.next_from(0));
+                table.remove(found.unwrap().0);
+                table.shrink();
+                insert(&mut table, next());
+                moves += usize::from(table.position() != before);
+            }
+            assert!(moves <= 2, "{len} slots moved {moves} times");
+        }
     }
 
     fn tag(high: u32, low: u64) -> Tag {
