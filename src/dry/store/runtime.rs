@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads of a store's client: they move bytes, nothing in them waits.
 const THREADS: usize = 2;
-/// Times that one read is begun within its limit.
-const READS_MAX: u32 = 3;
-/// A read that has taken less is late, not lost.
-const LOST_AFTER: Duration = Duration::from_millis(500);
+/// A read that has taken this part of its limit is begun again, once…
+const LOST_AFTER_PART: u32 = 4;
+/// …but not before this: until then it is late, not lost.
+const LOST_AFTER_MIN: Duration = Duration::from_millis(500);
 /// What a call may take once the tier is being closed: a stop must not wait for a store that is silent.
 const CLOSING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -70,20 +70,18 @@ impl Remotely {
     }
 
     /// Runs a read to its end, at most for `limit`. One that hangs, on a connection that is dead and
-    /// does not know it, is begun again within that.
+    /// does not know it, is begun once more within that and has the rest of it.
     pub(super) fn read<T>(
         &self,
         limit: Duration,
         mut call: impl AsyncFnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        let lost_after = (limit / READS_MAX).max(LOST_AFTER);
+        let lost_after = (limit / LOST_AFTER_PART).max(LOST_AFTER_MIN);
         self.run(limit, async {
-            for _ in 1..READS_MAX {
-                if let Ok(ended) = tokio::time::timeout(lost_after, call()).await {
-                    return ended;
-                }
+            match tokio::time::timeout(lost_after, call()).await {
+                Ok(ended) => ended,
+                Err(_) => call().await,
             }
-            call().await
         })
     }
 
@@ -104,12 +102,12 @@ mod tests {
         let mut begun = 0;
         let ended = remotely.read(Duration::from_secs(6), async || {
             begun += 1;
-            if begun < READS_MAX {
+            if begun == 1 {
                 std::future::pending::<()>().await;
             }
             Ok(begun)
         });
-        assert_eq!(ended.unwrap(), READS_MAX);
+        assert_eq!(ended.unwrap(), 2);
     }
 
     #[test]
