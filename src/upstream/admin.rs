@@ -2,8 +2,8 @@
 //!
 //! For operators, not for clients: it blocks, with a thread for each server. The `memcache` crate
 //! asks, in the binary protocol (its text `stats` of 0.21 ends at the first row). It knows no login
-//! that spares open servers and is built without encryption, so servers that are shown one of these are
-//! asked over a connection of our own.
+//! that spares open servers, is built without encryption, and waits for ever at a unix socket: such
+//! servers are asked over a connection of our own.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -57,18 +57,22 @@ pub fn ask_all(members: &Members, question: Question) -> Vec<(String, Answer)> {
 }
 
 fn ask(server: &Server, question: Question) -> Answer {
-    if server.access.is_any() {
-        ask_ourselves(server, question)
-    } else {
-        ask_by_crate(server, question).map_err(|error| error.to_string())
+    match &server.address.place {
+        Place::Tcp(..) if !server.access.is_any() => {
+            ask_by_crate(server, question).map_err(|error| error.to_string())
+        }
+        // The crate waits for ever at a unix socket.
+        _ => ask_ourselves(server, question),
     }
 }
 
 fn ask_by_crate(server: &Server, question: Question) -> Result<Vec<String>, MemcacheError> {
     let client = Client::builder()
-        .add_server(url(&server.address.place))?
+        .add_server(format!("memcache://{}", server.address.place))?
         .with_max_pool_size(1)
         .with_connection_timeout(ANSWER_TIMEOUT)
+        .with_read_timeout(ANSWER_TIMEOUT)
+        .with_write_timeout(ANSWER_TIMEOUT)
         .build()?;
     Ok(match question {
         Question::Version => {
@@ -91,15 +95,6 @@ fn ask_by_crate(server: &Server, question: Question) -> Result<Vec<String>, Memc
 }
 
 const FLUSHED: &str = "flushed";
-
-/// The server as the crate wants it named.
-fn url(place: &Place) -> String {
-    let seconds = ANSWER_TIMEOUT.as_secs();
-    match place {
-        Place::Tcp(..) => format!("memcache://{place}?timeout={seconds}"),
-        Place::Unix(path) => format!("memcache://{}", path.display()),
-    }
-}
 
 fn ask_ourselves(server: &Server, question: Question) -> Answer {
     let runtime = Builder::new_current_thread()
