@@ -47,6 +47,11 @@ impl Cache {
         MOVER_RESERVE + (segments / LOW_WATER_SHARE).max(LOW_WATER_MIN.min(segments / 8))
     }
 
+    /// Segments that the mover frees once fewer than the low water are free.
+    pub(super) fn freed_ahead(&self) -> u32 {
+        2 * self.low_water()
+    }
+
     /// Opens a segment (or a run), making room for it where there is none.
     pub(super) fn open_segment(
         &self,

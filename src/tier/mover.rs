@@ -155,7 +155,7 @@ impl Cache {
         }
         // Bounded, so that the mover's other duties have their turn under a steady load.
         for _ in 0..SEGMENTS_PER_TURN {
-            if self.arena.available() >= 2 * low || self.stop.load(Relaxed) {
+            if self.arena.available() >= self.freed_ahead() || self.stop.load(Relaxed) {
                 return;
             }
             let evicted = self.evict_segment(&mut self.mover.lock(), Patience::Wait);

@@ -20,7 +20,7 @@ use crate::ram::{Item, SegmentKind, item};
 /// Larger items come up: reading them a second time costs more than their place.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// Segments beyond the mover's low water with which RAM counts as full still.
+/// Segments beyond those that the mover frees ahead with which RAM counts as full still.
 const FULL_SLACK_SEGMENTS: u32 = 2;
 
 impl Cache {
@@ -89,7 +89,7 @@ impl Cache {
 
     /// Whether room for an item has to be made.
     fn is_full(&self) -> bool {
-        self.arena.available() <= self.low_water() + FULL_SLACK_SEGMENTS
+        self.arena.available() <= self.freed_ahead() + FULL_SLACK_SEGMENTS
     }
 }
 
