@@ -3,6 +3,7 @@
 //! What they yield is compared as it is yielded, borrowed: nothing is allocated and nothing written out, which
 //! makes an input many times cheaper than comparing lists of what two sessions yielded.
 
+use tiercache_protocol::limits::GET_LINE_WHOLE_MAX;
 use tiercache_protocol::{
     Decoded, DecodedReply, Decoder, PacketDecoder, ReplyDecoder, Request, encode_request,
 };
@@ -62,8 +63,8 @@ fn check_one_rewritten(request: &Request<'_>, written: &mut Vec<u8>) {
     written.clear();
     encode_request(written, request);
     let mut decoder = Decoder::new(VALUE_MAX);
-    // A part of a long `get` line is written as a line, which may be yielded in parts again.
-    let in_parts = matches!(request, Request::Get(get) if !get.last);
+    // A part of a long `get` line is written as a line with its command, which may be as long again.
+    let in_parts = matches!(request, Request::Get(_)) && written.len() > GET_LINE_WHOLE_MAX;
     match decoder.decode(written) {
         Decoded::Request {
             request: again,
