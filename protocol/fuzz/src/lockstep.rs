@@ -63,14 +63,16 @@ fn check_one_rewritten(request: &Request<'_>, written: &mut Vec<u8>) {
     written.clear();
     encode_request(written, request);
     let mut decoder = Decoder::new(VALUE_MAX);
-    // A part of a long `get` line is written as a line with its command, which may be as long again.
-    let in_parts = matches!(request, Request::Get(_)) && written.len() > GET_LINE_WHOLE_MAX;
+    // A part of a long `get` line is written as a line with its command, which may be as long again; the last part may
+    // have no key.
+    let is_part = matches!(request, Request::Get(get)
+        if get.keys.is_empty() || written.len() > GET_LINE_WHOLE_MAX);
     match decoder.decode(written) {
         Decoded::Request {
             request: again,
             consumed,
         } if consumed == written.len() => assert_eq!(again, alone(request)),
-        _ => assert!(in_parts, "{} is no request", written.escape_ascii()),
+        _ => assert!(is_part, "{} is no request", written.escape_ascii()),
     }
 }
 
