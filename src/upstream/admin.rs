@@ -5,7 +5,6 @@
 //! that spares open servers, is built without encryption, and waits for ever at a unix socket: such
 //! servers are asked over a connection of our own.
 
-use std::future::poll_fn;
 use std::time::Duration;
 
 use memcache::{Client, MemcacheError};
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 
 use super::config::Place;
 use super::connection::End;
-use super::greeting::connect;
+use super::greeting::{connect, send};
 use super::pools::Members;
 use super::server::Server;
 use super::stream::Replies;
@@ -120,11 +119,7 @@ async fn converse(server: &Server, question: Question) -> Result<Vec<String>, En
         Question::Stats => b"stats\r\n",
         Question::Flush => b"flush_all\r\n",
     };
-    let mut sent = 0;
-    while sent < request.len() {
-        sent += poll_fn(|cx| stream.poll_write(cx, &request[sent..])).await?;
-    }
-    poll_fn(|cx| stream.poll_flush(cx)).await?;
+    send(&mut stream, request).await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut replies = Replies::new(0);
     let mut rows = Vec::new();

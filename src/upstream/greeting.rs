@@ -113,7 +113,7 @@ async fn greet(stream: &mut Stream) -> Result<Understood, End> {
     }
 }
 
-async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), End> {
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), End> {
     let mut sent = 0;
     while sent < bytes.len() {
         sent += poll_fn(|cx| stream.poll_write(cx, &bytes[sent..])).await?;
