@@ -27,6 +27,7 @@ pub mod clock;
 pub mod entry;
 pub mod escape;
 pub mod fault;
+mod host;
 pub mod memory;
 pub mod metrics;
 pub mod ratelimit;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::config::{Address, Encryption};
+use crate::host;
 
 impl Address {
     /// Reads one listener of `-l`. `default_port` is used where the text names no port; a text
@@ -25,7 +26,10 @@ impl Address {
         let (host, port) = match rest.strip_prefix('[') {
             Some(bracketed) => match bracketed.split_once(']') {
                 Some((host, "")) => (host, None),
-                Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or(port))),
+                Some((host, rest)) => match rest.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None => return Err(format!("{text:?}: no : after the IPv6 address")),
+                },
                 None => return Err(format!("{text:?}: no ] after the IPv6 address")),
             },
             // More than one colon: an IPv6 address without brackets, so without a port.
@@ -40,15 +44,28 @@ impl Address {
                 .map_err(|_| format!("{text:?}: {port:?} is no TCP port"))?,
             None => default_port.ok_or_else(|| format!("{text:?} needs a port where -p is 0"))?,
         };
-        let host = Some(host)
-            .filter(|host| !host.is_empty() && *host != "*")
-            .map(str::to_owned);
+        let host = match host {
+            "" | "*" => None,
+            host => Some(named(host).map_err(|what| format!("{text:?}: {what}"))?),
+        };
         Ok(Address {
             host,
             port,
             encryption,
         })
     }
+}
+
+/// The name of a host to listen on, which must not read as a prefix.
+fn named(text: &str) -> Result<String, String> {
+    let mut prefixes = Encryption::PREFIXES.iter();
+    if prefixes.any(|(prefix, _)| prefix.strip_suffix(':') == Some(text))
+        || text.starts_with("proto_")
+        || text.starts_with("tag_")
+    {
+        return Err(format!("{text:?} is a prefix where a host was expected"));
+    }
+    host::checked(text).map(str::to_owned)
 }
 
 /// Splits `word[name]:rest` (or memcached's newer `word_name_:rest`).
@@ -115,6 +132,11 @@ mod tests {
             "[::1",
             "h:port",
             "h:70000",
+            "[::1]5",
+            "U::1]:5",
+            "127.0.0.1 :5",
+            "tag[a]:btls:5",
+            "tag[a]:tag_b:5",
         ] {
             assert!(Address::parse(text, Some(11211)).is_err(), "{text}");
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::AccessConfig;
 use super::hash::KeyHash;
 use super::ring::{Member, Points, Ring};
+use crate::host;
 use crate::units::Span;
 
 /// memcached's port.
@@ -191,8 +192,8 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Address, String> {
-        let wrong = |what| format!("{text:?} is no server: {what}");
-        let number = |part: &str, what| part.parse::<u32>().map_err(|_| wrong(what));
+        let wrong = |what: &str| format!("{text:?} is no server: {what}");
+        let number = |part: &str, what: &str| part.parse::<u32>().map_err(|_| wrong(what));
         let weight = |part: Option<&str>| match part {
             None => Ok(1),
             Some(part) => match number(part, "the weight is no number")? {
@@ -215,8 +216,9 @@ impl FromStr for Address {
             Some(v6) => v6.split_once(']').ok_or_else(|| wrong("no ] after ["))?,
             None => text.split_at(text.find(':').unwrap_or(text.len())),
         };
-        if host.is_empty() {
-            return Err(wrong("no host"));
+        let host = host::checked(host).map_err(|what| wrong(&what))?;
+        if !rest.is_empty() && !rest.starts_with(':') {
+            return Err(wrong("no : after ]"));
         }
         let mut parts = rest.strip_prefix(':').map(|rest| rest.split(':'));
         let mut part = || parts.as_mut().and_then(Iterator::next);
@@ -262,7 +264,7 @@ mod tests {
             assert_eq!(member.weight, weight, "{text}");
         }
         for text in [
-            "", ":1", "a:b", "a:0", "a:70000", "a:1:0", "a:1:2:3", "[::1",
+            "", ":1", "a:b", "a:0", "a:70000", "a:1:0", "a:1:2:3", "[::1", "[::1]5", "a b:1",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
