@@ -48,6 +48,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::metrics::{Counters, Metrics};
 use crate::tier::{Attempt, Below, Blocked, Cache, Local, Near, Outcome, WINDOW_KEYS};
 use crate::tls::{Tls, TlsError};
+use crate::upstream::Home;
 use crate::watch::{Subscription, Watch};
 use listing::Listing;
 use plain::Window;
@@ -192,6 +193,21 @@ impl Executor {
     /// The holes of a new connection's answers, if there are pools.
     pub fn late(&self) -> Option<Rc<Late>> {
         self.proxy.as_ref().map(|_| Rc::default())
+    }
+
+    /// Has the connections to upstream servers live at `home`.
+    pub fn settle(&self, home: Box<dyn Home>) {
+        if let Some(proxy) = &self.proxy {
+            proxy.settle(home);
+        }
+    }
+
+    /// Whether a connection to an upstream server waits for something that its home does not see.
+    #[inline]
+    pub fn needs_runtime(&self) -> bool {
+        self.proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.needs_runtime())
     }
 
     /// The worker's counters.

@@ -65,12 +65,20 @@ struct Tally {
 }
 
 impl Executor {
+    /// Whether there are items in RAM that answer a get by themselves.
+    #[inline]
+    pub fn answers_plain(&self) -> bool {
+        self.proxy
+            .as_ref()
+            .is_none_or(|proxy| proxy.has_current_copies())
+    }
+
     /// Whether a get comes first, and nobody wants to hear of, refuse or redirect it.
     #[inline]
     pub(super) fn takes_plain(&self, input: &[u8]) -> bool {
         let kinds = Kinds::COMMANDS.with(Kinds::FETCHERS).with(Kinds::PREFIXES);
         input.starts_with(b"get ")
-            && self.proxy.is_none()
+            && self.answers_plain()
             && self.shared.settings.strict.is_none()
             && !self.shared.watch.wants(kinds)
     }
@@ -156,8 +164,9 @@ impl Executor {
             match cache.read_near(key.near, name, |view| write_plain_value(out, name, &view)) {
                 NearRead::Hit(Tier::Cold) => tally.cold += 1,
                 NearRead::Hit(_) => tally.hot += 1,
-                NearRead::Miss => tally.misses += 1,
-                NearRead::Unknown => break,
+                // A pool may have what is not found here.
+                NearRead::Miss if self.proxy.is_none() => tally.misses += 1,
+                NearRead::Miss | NearRead::Unknown => break,
             }
             answered.keys_done += 1;
             if let Some(line_end) = key.line_end {

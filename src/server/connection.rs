@@ -21,6 +21,7 @@ use super::buffers::AtOnce;
 use super::held::Why;
 use super::input::Input;
 use super::stream::Transport;
+use super::tasks::step_aside;
 use super::watching::stream_events;
 use super::worker::{Client, Place, Worker};
 use crate::clients::Doing;
@@ -51,6 +52,7 @@ pub(super) async fn serve<S: Transport>(stream: S, place: Place, stream_bytes: u
         answers: Vec::new(),
         stream_bytes,
         late: place.worker.executor.borrow().late(),
+        answers_plain: place.worker.executor.borrow().answers_plain(),
         had_turn: false,
     };
     let id = place.client.id();
@@ -95,6 +97,8 @@ pub(super) struct Connection<S> {
     stream_bytes: usize,
     /// Answers among them that come later, if the server answers from pools.
     late: Option<Rc<Late>>,
+    /// Whether the executor answers plain gets at once.
+    answers_plain: bool,
     /// It has just had a turn: the others come first before it has another.
     had_turn: bool,
 }
@@ -203,7 +207,7 @@ impl<S: Transport> Connection<S> {
             }
             let at_once = decoder.is_between_lines()
                 && input.unconsumed().is_empty()
-                && self.late.is_none()
+                && self.answers_plain
                 && !self.worker.site.held.is_crowded();
             if !at_once {
                 let buffers = &self.worker.buffers;
@@ -420,7 +424,7 @@ impl<S: Transport> Connection<S> {
         let buffers = &self.worker.buffers;
         buffers.give_answer(std::mem::take(&mut self.answers));
         for _ in 0..CROWDED_YIELDS_MAX {
-            tokio::task::yield_now().await;
+            step_aside().await;
             if !self.worker.site.held.is_crowded() {
                 break;
             }
@@ -448,6 +452,7 @@ impl<S: Transport> Connection<S> {
             answers,
             stream_bytes,
             late: _,
+            answers_plain: _,
             had_turn: _,
         } = self;
         let mut sent = 0;

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
@@ -23,6 +23,9 @@ const EVENTS_MAX: usize = 16;
 
 /// Stands for the bell among the sockets' numbers.
 const BELL: u64 = u64::MAX;
+
+/// Stands for all sockets that others read.
+const OTHERS: u64 = u64::MAX - 1;
 
 /// What may be tried on a socket, as far as the kernel has told and nothing has shown otherwise.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Reactor {
         )?;
         let woken = Arc::new(Woken {
             numbers: Mutex::default(),
-            asleep: AtomicBool::new(false),
+            asleep: AtomicU8::new(Woken::AWAKE),
             bell,
             told: Notify::new(),
         });
@@ -103,6 +106,14 @@ impl Reactor {
     pub(super) fn watch(&self, socket: impl AsFd, number: usize) -> io::Result<()> {
         let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, socket, EventData::new_u64(number as u64), all)?;
+        Ok(())
+    }
+
+    /// Watches a socket that others read, until it is closed: each look tells that there is something to receive, as
+    /// long as there is. Not edge-triggered, because others may look a moment too early and would not be told again.
+    pub(super) fn watch_for_others(&self, socket: impl AsFd) -> io::Result<()> {
+        let readable = EventFlags::IN | EventFlags::RDHUP;
+        epoll::add(&self.epoll, socket, EventData::new_u64(OTHERS), readable)?;
         Ok(())
     }
 
@@ -126,7 +137,7 @@ impl Reactor {
             // Only a bug can make it fail otherwise, and the worker could not serve anybody.
             Err(error) => panic!("wait for sockets: {error}"),
         }
-        self.woken.asleep.store(false, Relaxed);
+        self.woken.awake();
     }
 }
 
@@ -151,6 +162,11 @@ impl Events {
         Events(Vec::with_capacity(EVENTS_MAX))
     }
 
+    /// Forgets them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Whether more may be waiting.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() == EVENTS_MAX
@@ -159,8 +175,13 @@ impl Events {
     /// The numbers of the sockets, with what they are ready for.
     #[inline]
     pub(super) fn sockets(&self) -> impl Iterator<Item = (usize, EventFlags)> {
-        let sockets = self.0.iter().filter(|event| event.data.u64() != BELL);
+        let sockets = self.0.iter().filter(|event| event.data.u64() < OTHERS);
         sockets.map(|event| (event.data.u64() as usize, event.flags))
+    }
+
+    /// Whether there is something to receive for others.
+    pub(super) fn has_others(&self) -> bool {
+        self.0.iter().any(|event| event.data.u64() == OTHERS)
     }
 }
 
@@ -168,34 +189,57 @@ impl Events {
 #[derive(Debug)]
 pub(super) struct Woken {
     numbers: Mutex<Vec<usize>>,
-    /// The worker waits for its sockets, or is about to: it would not see a new number.
-    asleep: AtomicBool,
+    /// Where the worker waits, or is about to: it would not see a new number there.
+    asleep: AtomicU8,
     bell: OwnedFd,
-    /// Told instead of the bell where the worker waits within a runtime.
     told: Notify,
 }
 
 impl Woken {
+    const AWAKE: u8 = 0;
+    /// It waits for its sockets, and hears the bell.
+    const FOR_SOCKETS: u8 = 1;
+    /// It waits within a runtime, and is told.
+    const WITHIN_RUNTIME: u8 = 2;
+
     /// Has a number looked at soon. From any thread.
     pub(super) fn wake(&self, number: usize) {
         self.numbers.lock().push(number);
-        if self.asleep.swap(false, Relaxed) {
-            // It fails only when the count is full, and then it has rung already.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        match self.asleep.swap(Woken::AWAKE, Relaxed) {
+            Woken::FOR_SOCKETS => {
+                // It fails only when the count is full, and then it has rung already.
+                let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+            }
+            Woken::WITHIN_RUNTIME => self.told.notify_one(),
+            _ => {}
         }
-        self.told.notify_one();
     }
 
-    /// Whether the worker may sleep: nobody is woken. From now on until it has looked again, the
-    /// first who is rings the bell.
+    /// Whether the worker may sleep until its sockets say something: nobody is woken. From now on until it has
+    /// looked again, the first who is rings the bell.
     pub(super) fn may_sleep(&self) -> Sleep {
-        self.asleep.store(true, Relaxed);
+        self.falls_asleep(Woken::FOR_SOCKETS)
+    }
+
+    /// The same for a sleep within a runtime, until [`told`](Woken::told) is over or the worker is
+    /// [`awake`](Woken::awake).
+    pub(super) fn may_sleep_within_runtime(&self) -> Sleep {
+        self.falls_asleep(Woken::WITHIN_RUNTIME)
+    }
+
+    fn falls_asleep(&self, place: u8) -> Sleep {
+        self.asleep.store(place, Relaxed);
         // Whoever adds a number after this has the lock after this, and sees that the worker sleeps.
         if self.numbers.lock().is_empty() {
             Sleep::Yes
         } else {
             Sleep::No
         }
+    }
+
+    /// The worker looks at who was woken before it sleeps again.
+    pub(super) fn awake(&self) {
+        self.asleep.store(Woken::AWAKE, Relaxed);
     }
 
     /// Replaces `numbers`, which are done, by those woken since.

@@ -12,9 +12,9 @@
 //! threads) wakes it in the usual way.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -23,16 +23,20 @@ use std::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Relaxed},
 };
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use rustix::event::epoll::EventFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 
 use super::reactor::{Events, Reactor, Readiness, Sleep, Woken};
 
 /// The number of the worker's own task.
 const MAIN: usize = usize::MAX;
+
+/// Turns without one of the runtime's, where there is a runtime.
+const TURNS_ALONE_MAX: usize = 64;
 
 /// Ends a task from any thread.
 #[derive(Debug)]
@@ -99,6 +103,19 @@ pub(super) struct Tasks {
     reactor: Reactor,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
+}
+
+/// Lets the worker's other tasks have a turn first. The runtime's own way waits for a turn of the runtime.
+pub(super) async fn step_aside() {
+    let mut stepped = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The place of a task that is about to be made.
@@ -170,6 +187,12 @@ impl Tasks {
         }
     }
 
+    /// Runs a task that has no socket here.
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        // It ends by itself.
+        let _ = self.vacancy().fill(future);
+    }
+
     fn alarm(&self, number: usize) -> Arc<Alarm> {
         Arc::new(Alarm {
             number,
@@ -188,7 +211,20 @@ impl Tasks {
         }
     }
 
-    /// The same within a runtime, for which other futures of it have their turns.
+    /// Gives the runtime a turn whenever something can be received from a socket that it watches for a task, see
+    /// [`run_within_runtime`](Tasks::run_within_runtime).
+    pub(super) fn watch_for_runtime(&self, socket: impl AsFd) -> io::Result<()> {
+        self.reactor.watch_for_others(socket)
+    }
+
+    /// The same within a runtime, for tasks whose sockets the runtime watches.
+    ///
+    /// The thread sleeps for its own sockets as [`run`](Tasks::run) does: the runtime's sleep would need a second look
+    /// at them. The runtime has a turn when something can be received for it, when the worker's own task was woken
+    /// (each second it is), and after so many turns. Only while `needs_runtime` says that a task waits for something
+    /// else does the thread sleep there.
+    ///
+    /// To be run without the runtime's budget: who has used that up is woken only when the runtime has a turn.
     ///
     /// # Errors
     /// The runtime cannot watch the sockets.
@@ -196,28 +232,48 @@ impl Tasks {
         &self,
         main: impl Future<Output = ()>,
         begin: impl Fn(),
+        needs_runtime: impl Fn() -> bool,
     ) -> io::Result<()> {
-        // Deprecated because a type may close its descriptor while it is watched; a borrowed one cannot.
-        #[expect(deprecated)]
-        let sockets = AsyncFd::with_interest(self.reactor.as_fd(), Interest::READABLE)?;
+        let woken = self.reactor.woken();
         let main = pin!(main);
         let mut turns = Turns::new(self, main, begin);
+        let mut sockets = None;
         while !turns.is_over() {
-            tokio::select! {
-                ready = sockets.readable() => {
-                    let mut ready = ready?;
-                    turns.turn(Sleep::No);
-                    if !turns.events.is_full() {
-                        ready.clear_ready();
+            if !needs_runtime() {
+                sockets = None;
+                turns.alone(&needs_runtime);
+            }
+            turns.events.clear();
+            if needs_runtime() && woken.may_sleep_within_runtime() == Sleep::Yes {
+                let sockets = match &sockets {
+                    Some(sockets) => sockets,
+                    None => sockets.insert(self.watched_by_runtime()?),
+                };
+                tokio::select! {
+                    ready = sockets.readable() => {
+                        let mut ready = ready?;
+                        turns.look(Sleep::No);
+                        if !turns.events.is_full() {
+                            ready.clear_ready();
+                        }
                     }
-                }
-                () = self.reactor.woken().told() => {
-                    (turns.begin)();
-                    turns.poll_woken();
+                    () = woken.told() => {}
                 }
             }
+            yield_now().await;
+            woken.awake();
+            turns.poll();
+            // A connection that brings answers has woken those who wait for them.
+            turns.poll_woken();
         }
         Ok(())
+    }
+
+    /// All sockets as one that the runtime watches.
+    fn watched_by_runtime(&self) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+        // Deprecated because a type may close its descriptor while it is watched; a borrowed one cannot.
+        #[expect(deprecated)]
+        AsyncFd::with_interest(self.reactor.as_fd(), Interest::READABLE)
     }
 
     /// Polls a task because its socket is ready for something.
@@ -270,6 +326,8 @@ struct Turns<'a, M, B> {
     main: Pin<&'a mut M>,
     main_alarm: Arc<Alarm>,
     main_over: bool,
+    /// Set whenever it is polled.
+    main_polled: bool,
     begin: B,
     events: Events,
     numbers: Vec<usize>,
@@ -282,6 +340,7 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
             main,
             main_alarm: tasks.alarm(MAIN),
             main_over: false,
+            main_polled: false,
             begin,
             events: Events::new(),
             numbers: Vec::new(),
@@ -295,6 +354,7 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
     }
 
     fn poll_main(&mut self) {
+        self.main_polled = true;
         self.main_alarm.heard();
         let waker = Waker::from(Arc::clone(&self.main_alarm));
         let mut context = Context::from_waker(&waker);
@@ -302,7 +362,27 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
     }
 
     fn turn(&mut self, sleep: Sleep) {
+        self.look(sleep);
+        self.poll();
+    }
+
+    /// Has turns until it is the runtime's turn.
+    fn alone(&mut self, needs_runtime: impl Fn() -> bool) {
+        for _ in 0..TURNS_ALONE_MAX {
+            self.main_polled = false;
+            self.turn(self.tasks.reactor.woken().may_sleep());
+            if self.main_polled || self.events.has_others() || needs_runtime() {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self, sleep: Sleep) {
         self.tasks.reactor.look(&mut self.events, sleep);
+    }
+
+    /// Polls those whose sockets were seen to be ready, and those who are woken.
+    fn poll(&mut self) {
         (self.begin)();
         for (number, told) in self.events.sockets() {
             self.tasks.poll_ready(number, told);
@@ -310,7 +390,7 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
         self.poll_woken();
     }
 
-    /// Polls those that were woken so far; who is woken meanwhile comes with the next turn.
+    /// Polls those that were woken so far; who is woken meanwhile comes later.
     fn poll_woken(&mut self) {
         let mut numbers = std::mem::take(&mut self.numbers);
         self.tasks.reactor.woken().take(&mut numbers);

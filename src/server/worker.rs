@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, LocalOptions};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::unconstrained;
 use tokio_util::context::TokioContext;
 
 use super::accepted::Socket;
@@ -26,6 +29,7 @@ use super::tasks::{Closer, Tasks};
 use super::{ENTRY_SECONDS_MAX, HANDOVER_QUEUE, STOP_GRACE_SECONDS};
 use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
+use crate::upstream::Home;
 use crate::watch::{Event, Kinds};
 
 /// A client that reads nothing of its answers for so long is closed, in seconds.
@@ -135,18 +139,43 @@ fn work(number: usize, site: Arc<Site>, inbox: mpsc::Receiver<Message>) -> io::R
         emptied: Notify::new(),
     };
     if within_runtime {
-        // Connections to upstream servers are tasks of a runtime, with timeouts.
-        let mut builder = Builder::new_current_thread();
-        let runtime = builder.enable_all().build_local(LocalOptions::default())?;
+        // Connections to upstream servers want a runtime that watches their sockets.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let worker = Rc::new(worker());
             let begin = || worker.begin_turn();
-            tasks.run_within_runtime(run(&worker, inbox), begin).await
+            worker.executor.borrow().settle(Box::new(ConnectionsHome {
+                tasks: Rc::clone(&tasks),
+                timers: site.timers.clone(),
+            }));
+            let needs_runtime = || worker.executor.borrow().needs_runtime();
+            let run = run(&worker, inbox);
+            unconstrained(tasks.run_within_runtime(run, begin, needs_runtime)).await
         })
     } else {
         let worker = Rc::new(worker());
         tasks.run(run(&worker, inbox), || worker.begin_turn());
         Ok(())
+    }
+}
+
+/// Connections to upstream servers are tasks of the worker, with the acceptor's timers.
+struct ConnectionsHome {
+    tasks: Rc<Tasks>,
+    timers: Handle,
+}
+
+impl Home for ConnectionsHome {
+    fn spawn(&self, connection: Pin<Box<dyn Future<Output = ()>>>) {
+        self.tasks.spawn(connection);
+    }
+
+    fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.tasks.watch_for_runtime(socket)
+    }
+
+    fn timers(&self) -> Handle {
+        self.timers.clone()
     }
 }
 

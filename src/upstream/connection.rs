@@ -23,11 +23,10 @@ use std::time::Instant;
 
 use tiercache_protocol::DecodedReply;
 use tiercache_protocol::reply::{InvalidReply, MetaStatus, Reply};
-use tokio::task::spawn_local;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
 
-use super::greeting::connect;
-use super::link::Now;
+use super::greeting::{Understood, connect};
+use super::link::{Common, Unsettled};
 use super::server::Server;
 use super::stream::{BUFFER_KEPT_BYTES_MAX, Replies, Stream};
 
@@ -91,7 +90,7 @@ pub struct Connection {
     pending: RefCell<Pending>,
     dialect: Cell<Option<Dialect>>,
     retired: Cell<bool>,
-    now: Now,
+    link: Rc<Common>,
 }
 
 #[derive(Default)]
@@ -169,14 +168,14 @@ impl End {
 }
 
 impl Connection {
-    pub(super) fn new(server: Arc<Server>, value_max: usize, now: Now) -> Rc<Connection> {
+    pub(super) fn new(server: Arc<Server>, value_max: usize, link: Rc<Common>) -> Rc<Connection> {
         Rc::new(Connection {
             server,
             value_max,
             pending: RefCell::default(),
             dialect: Cell::new(None),
             retired: Cell::new(false),
-            now,
+            link,
         })
     }
 
@@ -217,14 +216,14 @@ impl Connection {
         encode(&mut pending.bytes, &opaque_text(opaque));
         pending.in_flight.push_back(InFlight {
             opaque,
-            since: self.now.get(),
+            since: self.link.now.get(),
             begin,
             done,
         });
         let waker = pending.waker.take();
         if !pending.running {
             pending.running = true;
-            spawn_local(Rc::clone(self).run());
+            self.link.spawn(Rc::clone(self).run());
         }
         drop(pending);
         if let Some(waker) = waker {
@@ -235,7 +234,7 @@ impl Connection {
     /// Connects and serves as long as there are requests; ends with the connection.
     async fn run(self: Rc<Connection>) {
         while !self.pending.borrow().in_flight.is_empty() {
-            let (mut stream, understood) = match connect(&self.server).await {
+            let (mut stream, understood) = match self.connect().await {
                 Ok(connected) => connected,
                 Err(end) => {
                     tracing::debug!(server = %self.server.address.place, %end, "connect");
@@ -258,9 +257,16 @@ impl Connection {
         self.pending.borrow_mut().running = false;
     }
 
+    async fn connect(&self) -> Result<(Stream, Understood), End> {
+        let _unsettled = Unsettled::new(&self.link);
+        let connected = connect(&self.server).await?;
+        self.link.connected(connected.0.socket())?;
+        Ok(connected)
+    }
+
     /// Accounts for the end of a connection and fails what was sent on it.
     fn ended(&self, end: &End) {
-        self.now.set(Instant::now());
+        self.link.now.set(Instant::now());
         let mut failed = {
             let pending = &mut *self.pending.borrow_mut();
             let sent_to = pending.begin + pending.sent as u64;
@@ -294,7 +300,7 @@ impl Connection {
     }
 
     fn fail_all(&self, failure: Failure) {
-        self.now.set(Instant::now());
+        self.link.now.set(Instant::now());
         let failed = {
             let pending = &mut *self.pending.borrow_mut();
             pending.begin += pending.bytes.len() as u64;
@@ -320,8 +326,9 @@ impl Connection {
     /// Sends and receives until the connection ends.
     async fn drive(&self, stream: &mut Stream) -> End {
         let mut input = Replies::new(self.value_max);
-        let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
+        let mut timer = pin!(self.link.timer());
         let mut armed = false;
+        let mut blocked = None;
         poll_fn(|cx| {
             loop {
                 if let Err(end) = self.poll_send(cx, stream) {
@@ -333,6 +340,10 @@ impl Connection {
                     Ok(()) if self.has_unsent() && !stream.write_blocked => {}
                     Ok(()) => break,
                 }
+            }
+            match stream.write_blocked {
+                true => _ = blocked.get_or_insert_with(|| Unsettled::new(&self.link)),
+                false => blocked = None,
             }
             if let Some(end) = self.poll_timer(cx, timer.as_mut(), &mut armed) {
                 return Poll::Ready(end);
@@ -382,9 +393,11 @@ impl Connection {
             pending.bytes = Vec::new();
         }
         match stream.poll_flush(cx) {
-            Poll::Ready(Err(error)) => Err(error.into()),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => return Err(error.into()),
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => stream.write_blocked = true,
         }
+        Ok(())
     }
 
     fn poll_replies(
@@ -408,7 +421,7 @@ impl Connection {
     /// Hands each whole reply to the oldest request in flight.
     fn answer(&self, input: &mut Replies) -> Result<(), End> {
         let now = Instant::now();
-        self.now.set(now);
+        self.link.now.set(now);
         loop {
             if !input.has_dropped() {
                 return Ok(());

@@ -1,10 +1,18 @@
 //! A worker's connections to the servers of all pools.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::task::spawn_local;
+use tokio::time::{Sleep, sleep_until};
 
 use super::connection::{Connection, Done, Failure, Outcome};
 use super::server::Server;
@@ -15,11 +23,73 @@ pub struct Link {
     /// In the order of the servers' addresses in memory.
     connections: RefCell<Vec<(*const Server, Rc<Connection>)>>,
     value_max: usize,
-    now: Now,
+    common: Rc<Common>,
 }
 
-/// The time of a worker's turn, which its requests are taken to begin at.
-pub(super) type Now = Rc<Cell<Instant>>;
+/// Where the connections of a link live: who runs them, and what else is done for them there.
+pub trait Home {
+    /// Runs a connection to its end, on this thread. It needs a runtime for its socket.
+    fn spawn(&self, connection: Pin<Box<dyn Future<Output = ()>>>);
+
+    /// Sees the socket of a new connection, to give the runtime a turn whenever something can be received there. What
+    /// else a connection waits for [`Link::needs_runtime`] tells.
+    ///
+    /// # Errors
+    /// The socket cannot be watched; the connection is not used then.
+    fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// The runtime whose timers end requests that are not answered.
+    fn timers(&self) -> Handle;
+}
+
+/// What the connections of a link have in common.
+pub(super) struct Common {
+    /// The time of the worker's turn, which its requests are taken to begin at.
+    pub(super) now: Cell<Instant>,
+    /// Connections that are being made, or cannot send.
+    unsettled: Cell<usize>,
+    home: OnceCell<Box<dyn Home>>,
+}
+
+impl Common {
+    /// Runs a connection.
+    pub(super) fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
+        match self.home.get() {
+            Some(home) => home.spawn(Box::pin(connection)),
+            None => drop(spawn_local(connection)),
+        }
+    }
+
+    /// Shows a new connection's socket to its home.
+    pub(super) fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.home
+            .get()
+            .map_or(Ok(()), |home| home.connected(socket))
+    }
+
+    /// A timer that is over.
+    pub(super) fn timer(&self) -> Sleep {
+        let timers = self.home.get().map(|home| home.timers());
+        let _entered = timers.as_ref().map(Handle::enter);
+        sleep_until(tokio::time::Instant::now())
+    }
+}
+
+/// A connection that waits for more than what it receives, as long as this lives.
+pub(super) struct Unsettled(Rc<Common>);
+
+impl Unsettled {
+    pub(super) fn new(common: &Rc<Common>) -> Unsettled {
+        common.unsettled.update(|count| count + 1);
+        Unsettled(Rc::clone(common))
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.unsettled.update(|count| count - 1);
+    }
+}
 
 impl Link {
     /// A link that takes values of at most `value_max` bytes.
@@ -27,13 +97,29 @@ impl Link {
         Link {
             connections: RefCell::default(),
             value_max,
-            now: Rc::new(Cell::new(Instant::now())),
+            common: Rc::new(Common {
+                now: Cell::new(Instant::now()),
+                unsettled: Cell::new(0),
+                home: OnceCell::new(),
+            }),
         }
+    }
+
+    /// Has the connections live at `home` from now on, rather than as tasks of the runtime; only the first home is
+    /// taken.
+    pub fn settle(&self, home: Box<dyn Home>) {
+        let _ = self.common.home.set(home);
+    }
+
+    /// Whether a connection waits for something that its [`Home`] does not see: it is being made, or cannot send.
+    #[inline]
+    pub fn needs_runtime(&self) -> bool {
+        self.common.unsettled.get() > 0
     }
 
     /// Reads the clock; to be called in each turn before the first request.
     pub fn tick(&self) {
-        self.now.set(Instant::now());
+        self.common.now.set(Instant::now());
     }
 
     /// Sends a request to `server`, together with all others of this turn of the event loop.
@@ -76,7 +162,7 @@ impl Link {
             Ok(at) => Rc::clone(&connections[at].1),
             Err(at) => {
                 let server = Arc::clone(server);
-                let connection = Connection::new(server, self.value_max, Rc::clone(&self.now));
+                let connection = Connection::new(server, self.value_max, Rc::clone(&self.common));
                 connections.insert(at, (place, Rc::clone(&connection)));
                 connection
             }

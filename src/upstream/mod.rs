@@ -35,7 +35,7 @@ pub use check::{Unfit, check};
 pub use config::UpstreamConfig;
 pub use connection::{Connection, Dialect, Done, Failure, Outcome, Verdict};
 pub use hash::KeyHash;
-pub use link::Link;
+pub use link::{Home, Link};
 pub use pools::{Members, Pools};
 pub use request::{encode_delete, meta_form, needs_base64};
 pub use ring::{Member, Points, Ring};

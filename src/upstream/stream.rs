@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -70,6 +71,15 @@ impl Stream {
             at,
             addresses_seen,
         })
+    }
+
+    /// The socket itself.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+            Socket::Tls(stream) => tls::client_socket(stream).as_fd(),
+        }
     }
 
     /// Whether the server's name has come to mean another place.

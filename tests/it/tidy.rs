@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["entry"],
     &["siphash"],
     &["words"],
-    &["clock", "escape", "memory", "sync", "units"],
+    &["clock", "escape", "host", "memory", "sync", "units"],
     &["fault"],
 ];
 

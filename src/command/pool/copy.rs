@@ -15,7 +15,6 @@ use super::super::{Executor, Flow, OUT_BYTES_SOFT_MAX, Progress, is_plain};
 use super::read::{AnswerAs, Read};
 use super::{Place, Proxy};
 use crate::tier::{Attempt, Lookup, Outcome as Found, View};
-use crate::upstream::config::Sharing;
 
 /// What a copy can answer of `mg`: not its times in the pool.
 const COPY_ANSWERS: &[u8] = b"bcfkOsv";
@@ -106,8 +105,8 @@ impl Executor {
         out: &mut Vec<u8>,
     ) {
         let mut copy = None;
-        if touch.is_none() && proxy.copies().is_some() {
-            if proxy.upstream().sharing == Sharing::Strict {
+        if touch.is_none() && proxy.has_copies() {
+            if !proxy.has_current_copies() {
                 // In this order: a connection that is made after it was looked up is noticed.
                 let connections = proxy.drop_copies_of_former_process(key);
                 copy = self
@@ -159,8 +158,7 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> bool {
         let letters = retrieve.form.returns.letters();
-        if proxy.copies().is_none()
-            || proxy.upstream().sharing == Sharing::Strict
+        if !proxy.has_current_copies()
             || retrieve.form.key_base64
             || !is_plain(retrieve)
             || !letters.iter().all(|letter| COPY_ANSWERS.contains(letter))

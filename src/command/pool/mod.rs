@@ -32,7 +32,7 @@ use crate::clock::UnixSeconds;
 use crate::metrics::Counters;
 use crate::tier::{Copied, Copies, Fence, Local};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Dialect, Failure, Link, Members, Pools, Server};
+use crate::upstream::{Dialect, Failure, Home, Link, Members, Pools, Server};
 
 /// The pools that a process answers from.
 pub struct Upstream {
@@ -50,6 +50,8 @@ pub struct Upstream {
 pub(super) struct Proxy {
     shared: Arc<Shared>,
     link: Link,
+    /// Copies are served without asking the pool.
+    current_copies: bool,
     local: RefCell<Local>,
     counters: Arc<Counters>,
     /// Counted for this thread, so that a look at them needs no atomic instruction.
@@ -105,6 +107,7 @@ impl Proxy {
         let local = shared.cache.local(worker);
         Some(Rc::new(Proxy {
             link: Link::new(shared.settings.item_size_max),
+            current_copies: upstream.copies.is_some() && upstream.sharing != Sharing::Strict,
             counters: Arc::clone(&local.counters),
             local: RefCell::new(local),
             members: RefCell::new(Rc::new(Known {
@@ -115,6 +118,16 @@ impl Proxy {
         }))
     }
 
+    /// See [`Link::settle`].
+    pub(super) fn settle(&self, home: Box<dyn Home>) {
+        self.link.settle(home);
+    }
+
+    /// See [`Link::needs_runtime`].
+    pub(super) fn needs_runtime(&self) -> bool {
+        self.link.needs_runtime()
+    }
+
     fn upstream(&self) -> &Upstream {
         let upstream = self.shared.upstream.as_ref();
         upstream.expect("a proxy is only made where there are pools")
@@ -123,6 +136,12 @@ impl Proxy {
     /// Whether items may be found in RAM.
     pub(super) fn has_copies(&self) -> bool {
         self.copies().is_some()
+    }
+
+    /// Whether a copy that is found in RAM may be served without asking the pool.
+    #[inline]
+    pub(super) fn has_current_copies(&self) -> bool {
+        self.current_copies
     }
 
     fn copies(&self) -> Option<&Copies> {
