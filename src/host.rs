@@ -3,7 +3,8 @@
 use std::net::Ipv6Addr;
 
 /// `text`, if a host can be called that: an IPv6 address without brackets, perhaps with a zone (`fe80::1%eth0`), or
-/// anything made of letters, digits, `-`, `.` and `_`, which an IPv4 address is too. Whether it exists is not looked up.
+/// anything made of letters, digits, `-`, `.` and `_`, which an IPv4 address is too. Beyond ASCII only blanks and control
+/// characters are refused. Whether it exists is not looked up.
 ///
 /// # Errors
 /// Says what about it no host has.
@@ -22,10 +23,11 @@ pub(crate) fn checked(text: &str) -> Result<&str, String> {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || "-._".contains(c))
+    let is_part = |c: char| match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || "-._".contains(c),
+        false => !c.is_whitespace() && !c.is_control(),
+    };
+    !text.is_empty() && text.chars().all(is_part)
 }
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests {
             "::1",
             "fe80::1%eth0",
             "::ffff:1.2.3.4",
+            "हिन्दी.example",
         ] {
             assert_eq!(checked(text), Ok(text));
         }
@@ -55,6 +58,7 @@ mod tests {
             "fe80::1%a:b",
             "a\n",
             "a/b",
+            "a\u{a0}b",
         ] {
             assert!(checked(text).is_err(), "{text:?}");
         }

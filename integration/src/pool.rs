@@ -84,12 +84,16 @@ impl Pool {
         file.display().to_string()
     }
 
-    /// A tiercache with copies in hot.
+    /// A tiercache with copies in hot, in a GiB of RAM unless the arguments say otherwise.
     ///
     /// # Panics
     /// When it cannot be started.
     pub fn near_cache(&self, arguments: &[&str]) -> Server {
-        self.tiercache(&[&["--cold", self.url().as_str(), "-m", "1024"], arguments].concat())
+        let memory: &[&str] = match arguments.contains(&"-m") {
+            true => &[],
+            false => &["-m", "1024"],
+        };
+        self.tiercache(&[&["--cold", self.url().as_str()], memory, arguments].concat())
     }
 
     fn tiercache(&self, arguments: &[&str]) -> Server {

@@ -162,7 +162,8 @@ impl Executor {
             }
             let name = &input[key.at..key.at + key.len];
             match cache.read_near(key.near, name, |view| write_plain_value(out, name, &view)) {
-                NearRead::Hit(Tier::Cold) => tally.cold += 1,
+                // Over a pool, wherever a copy lies it is hot that answers; the pool is cold.
+                NearRead::Hit(Tier::Cold) if self.proxy.is_none() => tally.cold += 1,
                 NearRead::Hit(_) => tally.hot += 1,
                 // A pool may have what is not found here.
                 NearRead::Miss if self.proxy.is_none() => tally.misses += 1,

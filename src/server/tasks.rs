@@ -24,11 +24,13 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Relaxed},
 };
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use super::reactor::{Events, Reactor, Readiness, Sleep, Woken};
 
@@ -37,6 +39,9 @@ const MAIN: usize = usize::MAX;
 
 /// Turns without one of the runtime's, where there is a runtime.
 const TURNS_ALONE_MAX: usize = 64;
+
+/// Between two looks at the sockets where the runtime should sleep for them and cannot.
+const UNWATCHED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Ends a task from any thread.
 #[derive(Debug)]
@@ -116,6 +121,18 @@ pub(super) async fn step_aside() {
         Poll::Pending
     })
     .await;
+}
+
+/// Waits until there is something to look at, or somebody is woken.
+async fn sleep_within_runtime(sockets: &AsyncFd<BorrowedFd<'_>>, woken: &Woken) {
+    tokio::select! {
+        ready = sockets.readable() => {
+            if let Ok(mut ready) = ready {
+                ready.clear_ready();
+            }
+        }
+        () = woken.told() => {}
+    }
 }
 
 /// The place of a task that is about to be made.
@@ -225,15 +242,12 @@ impl Tasks {
     /// else does the thread sleep there.
     ///
     /// To be run without the runtime's budget: who has used that up is woken only when the runtime has a turn.
-    ///
-    /// # Errors
-    /// The runtime cannot watch the sockets.
     pub(super) async fn run_within_runtime(
         &self,
         main: impl Future<Output = ()>,
         begin: impl Fn(),
         needs_runtime: impl Fn() -> bool,
-    ) -> io::Result<()> {
+    ) {
         let woken = self.reactor.woken();
         let main = pin!(main);
         let mut turns = Turns::new(self, main, begin);
@@ -243,22 +257,20 @@ impl Tasks {
                 sockets = None;
                 turns.alone(&needs_runtime);
             }
+            // What the last look has left no event will tell of.
+            let more = turns.events.is_full();
             turns.events.clear();
-            if needs_runtime() && woken.may_sleep_within_runtime() == Sleep::Yes {
-                let sockets = match &sockets {
-                    Some(sockets) => sockets,
-                    None => sockets.insert(self.watched_by_runtime()?),
-                };
-                tokio::select! {
-                    ready = sockets.readable() => {
-                        let mut ready = ready?;
-                        turns.look(Sleep::No);
-                        if !turns.events.is_full() {
-                            ready.clear_ready();
-                        }
+            if needs_runtime() {
+                if !more && woken.may_sleep_within_runtime() == Sleep::Yes {
+                    if sockets.is_none() {
+                        sockets = self.watched_by_runtime();
                     }
-                    () = woken.told() => {}
+                    match &sockets {
+                        Some(sockets) => sleep_within_runtime(sockets, woken).await,
+                        None => sleep(UNWATCHED_PAUSE).await,
+                    }
                 }
+                turns.look(Sleep::No);
             }
             yield_now().await;
             woken.awake();
@@ -266,14 +278,16 @@ impl Tasks {
             // A connection that brings answers has woken those who wait for them.
             turns.poll_woken();
         }
-        Ok(())
     }
 
-    /// All sockets as one that the runtime watches.
-    fn watched_by_runtime(&self) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    /// All sockets as one that the runtime watches; none if the kernel has no room for that now.
+    fn watched_by_runtime(&self) -> Option<AsyncFd<BorrowedFd<'_>>> {
         // Deprecated because a type may close its descriptor while it is watched; a borrowed one cannot.
         #[expect(deprecated)]
-        AsyncFd::with_interest(self.reactor.as_fd(), Interest::READABLE)
+        let watched = AsyncFd::with_interest(self.reactor.as_fd(), Interest::READABLE);
+        watched
+            .inspect_err(|error| tracing::debug!(%error, "watch a worker's sockets"))
+            .ok()
     }
 
     /// Polls a task because its socket is ready for something.

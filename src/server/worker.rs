@@ -150,13 +150,13 @@ fn work(number: usize, site: Arc<Site>, inbox: mpsc::Receiver<Message>) -> io::R
             }));
             let needs_runtime = || worker.executor.borrow().needs_runtime();
             let run = run(&worker, inbox);
-            unconstrained(tasks.run_within_runtime(run, begin, needs_runtime)).await
-        })
+            unconstrained(tasks.run_within_runtime(run, begin, needs_runtime)).await;
+        });
     } else {
         let worker = Rc::new(worker());
         tasks.run(run(&worker, inbox), || worker.begin_turn());
-        Ok(())
     }
+    Ok(())
 }
 
 /// Connections to upstream servers are tasks of the worker, with the acceptor's timers.

@@ -61,6 +61,32 @@ fn a_proxy_reads_its_own_writes() {
 }
 
 #[test]
+fn a_copy_counts_as_hot_wherever_in_ram_it_lies() {
+    // More than what `-m 16` calls hot, and less than all of it.
+    const ITEMS: u64 = 50_000;
+    let pool = Pool::of_memcached(&[1]);
+    let near = ["--cold-sharing", "private", "-m", "16", "-t", "1"];
+    let server = pool.patient_near_cache(&near);
+    let mut client = server.connect();
+    let value = [b'v'; 100];
+    for item in 0..ITEMS {
+        let stored = client.set(format!("key{item}").as_bytes(), &value);
+        assert_eq!(stored.expect("it answers"), b"STORED");
+    }
+    let (before, before_pool) = (server.stats(), pool.servers[0].stats());
+    for item in 0..ITEMS {
+        let found = client.get(format!("key{item}").as_bytes());
+        assert_eq!(found.expect("it answers").as_deref(), Some(&value[..]));
+    }
+    let (after, after_pool) = (server.stats(), pool.servers[0].stats());
+    let by_copies = after.growth(&before, "hot_hits");
+    let by_pool = after_pool.growth(&before_pool, "get_hits");
+    assert_eq!(by_copies + by_pool, ITEMS);
+    assert_eq!(after.growth(&before, "cold_hits"), by_pool);
+    assert!(by_copies > ITEMS / 2, "{by_copies} by copies");
+}
+
+#[test]
 fn through_serves_from_copies_and_sees_others_writes_in_time() {
     let pool = Pool::of_memcached(&[1]);
     let near = ["--cold-sharing", "through", "--cold-fresh", "2s"];
