@@ -218,7 +218,7 @@ impl Footer {
         (u32_at(end, at + 4)? == END_MAGIC).then_some(u32_at(end, at)? as usize)
     }
 
-    /// Reads a footer that begins at byte `at` of a segment.
+    /// Reads a footer that begins at byte `at` of a segment; its tables lie before it, in order.
     pub(super) fn decode(bytes: &[u8], salt: u32, segment: u32, at: u64) -> Option<Footer> {
         let place = Place {
             segment,
@@ -247,7 +247,15 @@ impl Footer {
                     word(4),
                 )
             })
-            .collect();
+            .collect::<Vec<(Place, u32)>>();
+        // One elsewhere would have all the room up to it searched for records.
+        let in_order = tables.is_sorted_by(|one, next| one.0.offset < next.0.offset)
+            && tables
+                .last()
+                .is_none_or(|last| last.0.offset < place.offset);
+        if !in_order {
+            return None;
+        }
         let summary = Summary {
             rows: u64_at(bytes, 16)?,
             record_bytes: u64_at(bytes, 24)?,
