@@ -52,7 +52,6 @@ pub(super) async fn serve<S: Transport>(stream: S, place: Place, stream_bytes: u
         answers: Vec::new(),
         stream_bytes,
         late: place.worker.executor.borrow().late(),
-        answers_plain: place.worker.executor.borrow().answers_plain(),
         had_turn: false,
     };
     let id = place.client.id();
@@ -97,8 +96,6 @@ pub(super) struct Connection<S> {
     stream_bytes: usize,
     /// Answers among them that come later, if the server answers from pools.
     late: Option<Rc<Late>>,
-    /// Whether the executor answers plain gets at once.
-    answers_plain: bool,
     /// It has just had a turn: the others come first before it has another.
     had_turn: bool,
 }
@@ -207,7 +204,7 @@ impl<S: Transport> Connection<S> {
             }
             let at_once = decoder.is_between_lines()
                 && input.unconsumed().is_empty()
-                && self.answers_plain
+                && self.worker.executor.borrow().answers_plain()
                 && !self.worker.site.held.is_crowded();
             if !at_once {
                 let buffers = &self.worker.buffers;
@@ -452,7 +449,6 @@ impl<S: Transport> Connection<S> {
             answers,
             stream_bytes,
             late: _,
-            answers_plain: _,
             had_turn: _,
         } = self;
         let mut sent = 0;

@@ -50,8 +50,6 @@ pub struct Upstream {
 pub(super) struct Proxy {
     shared: Arc<Shared>,
     link: Link,
-    /// Copies are served without asking the pool.
-    current_copies: bool,
     local: RefCell<Local>,
     counters: Arc<Counters>,
     /// Counted for this thread, so that a look at them needs no atomic instruction.
@@ -107,7 +105,6 @@ impl Proxy {
         let local = shared.cache.local(worker);
         Some(Rc::new(Proxy {
             link: Link::new(shared.settings.item_size_max),
-            current_copies: upstream.copies.is_some() && upstream.sharing != Sharing::Strict,
             counters: Arc::clone(&local.counters),
             local: RefCell::new(local),
             members: RefCell::new(Rc::new(Known {
@@ -141,7 +138,7 @@ impl Proxy {
     /// Whether a copy that is found in RAM may be served without asking the pool.
     #[inline]
     pub(super) fn has_current_copies(&self) -> bool {
-        self.current_copies
+        self.has_copies() && self.upstream().sharing != Sharing::Strict
     }
 
     fn copies(&self) -> Option<&Copies> {

@@ -109,17 +109,8 @@ struct Found {
     elsewhere: (usize, usize),
 }
 
-impl Found {
-    fn add(&mut self, more: &Found) {
-        self.here.images += more.here.images;
-        self.here.hits += more.here.hits;
-        self.here.set_aside += more.here.set_aside;
-        self.elsewhere.0 += more.elsewhere.0;
-        self.elsewhere.1 += more.elsewhere.1;
-    }
-}
-
-fn crash_everywhere(seed: u64, stride: usize) -> Found {
+/// Adds what the starts of one run find to `found`.
+fn crash_everywhere(seed: u64, stride: usize, found: &mut Found) {
     let noted = Arc::new(Noted::default());
     let run = run(seed, false, &|dir, tape| {
         let _ = noted.tape.set(Arc::clone(tape));
@@ -129,7 +120,7 @@ fn crash_everywhere(seed: u64, stride: usize) -> Found {
     let entries = run.tape.take();
     let changes = std::mem::take(&mut *noted.changes.lock());
     let (mut truth, mut disk) = (Truth::of(&run), Disk::default());
-    let (mut random, mut found) = (Random(seed | 1), Found::default());
+    let mut random = Random(seed | 1);
     let (mut objects, mut changes) = (BTreeMap::new(), changes.into_iter().peekable());
     for cut in 0..=entries.len() {
         // Those of the same moment came in between: any of them may be last.
@@ -146,26 +137,17 @@ fn crash_everywhere(seed: u64, stride: usize) -> Found {
             let image = disk.after_death(entries.get(cut), &mut random);
             let what = format!("seed {seed}, change {cut}");
             let set_aside = found.here.set_aside;
-            start_here(
-                &image,
-                &objects,
-                &run,
-                &truth,
-                &mut random,
-                &mut found,
-                &what,
-            );
+            start_here(&image, &objects, &run, &truth, &mut random, found, &what);
             assert!(
                 cut < run.started || found.here.set_aside == set_aside,
                 "{what}: a death of the process costs no warmth"
             );
-            start_elsewhere(&objects, &truth, &mut found, &what);
+            start_elsewhere(&objects, &truth, found, &what);
         }
         if let Some(entry) = entries.get(cut) {
             disk.play(entry);
         }
     }
-    found
 }
 
 fn start_here(
@@ -214,7 +196,7 @@ fn a_crash_between_an_upload_and_its_rows_brings_nothing_back() {
     let mut found = Found::default();
     // A run that happens to flush late leaves little to be found; then the next one counts too.
     for seed in seed..seed + RUNS_MAX {
-        found.add(&crash_everywhere(seed, stride));
+        crash_everywhere(seed, stride, &mut found);
         println!("{found:?}");
         if found.here.hits > found.here.images {
             break;
