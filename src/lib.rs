@@ -32,6 +32,7 @@ pub mod memory;
 pub mod metrics;
 pub mod ratelimit;
 pub mod siphash;
+mod socket;
 pub mod sync;
 pub mod tls;
 pub mod units;

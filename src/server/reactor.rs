@@ -2,9 +2,8 @@
 //! other threads.
 //!
 //! Edge-triggered: the kernel tells once that something came, so an answered request costs it no
-//! second look. What is not drained yet is remembered beside the socket (`stream`).
+//! second look. What is not drained yet is remembered beside the socket (`crate::socket`).
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -26,54 +25,6 @@ const BELL: u64 = u64::MAX;
 
 /// Stands for all sockets that others read.
 const OTHERS: u64 = u64::MAX - 1;
-
-/// What may be tried on a socket, as far as the kernel has told and nothing has shown otherwise.
-#[derive(Debug)]
-pub(super) struct Readiness(Cell<EventFlags>);
-
-impl Readiness {
-    /// Events that end a socket's incoming bytes, or the whole socket.
-    const CLOSED: EventFlags = EventFlags::RDHUP
-        .union(EventFlags::HUP)
-        .union(EventFlags::ERR);
-    const READABLE: EventFlags = EventFlags::IN.union(Readiness::CLOSED);
-    const WRITABLE: EventFlags = EventFlags::OUT.union(Readiness::CLOSED);
-
-    #[inline]
-    pub(super) fn add(&self, told: EventFlags) {
-        self.0.set(self.0.get() | told);
-    }
-
-    /// Whether something may be received.
-    #[inline]
-    pub(super) fn is_readable(&self) -> bool {
-        self.0.get().intersects(Readiness::READABLE)
-    }
-
-    /// Whether something may be sent.
-    #[inline]
-    pub(super) fn is_writable(&self) -> bool {
-        self.0.get().intersects(Readiness::WRITABLE)
-    }
-
-    /// Notes that all that came was received: what comes next makes an event. Where the other side
-    /// is closed none will come, so it stays readable to its end.
-    #[inline]
-    pub(super) fn drained(&self) {
-        self.0.set(self.0.get().difference(EventFlags::IN));
-    }
-
-    /// Notes that nothing more can be sent before an event.
-    pub(super) fn full(&self) {
-        self.0.set(self.0.get().difference(EventFlags::OUT));
-    }
-}
-
-impl Default for Readiness {
-    fn default() -> Readiness {
-        Readiness(Cell::new(EventFlags::empty()))
-    }
-}
 
 /// The sockets.
 #[derive(Debug)]

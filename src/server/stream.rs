@@ -1,22 +1,16 @@
-//! A connected socket of either kind, watched by its worker.
-//!
-//! Bytes that come and go touch it with one system call each and nothing else: whether there is
-//! something to be had is known from the worker's last look at its sockets.
+//! A client's socket of either kind, watched by its worker.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::reactor::Readiness;
 use super::tasks::Vacancy;
+use crate::socket::Watched;
 
 /// What a connection receives from and sends to.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -45,47 +39,13 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
 
 /// A socket.
 #[derive(Debug)]
-pub(super) struct Stream {
-    socket: OwnedFd,
-    readiness: Rc<Readiness>,
-}
+pub(super) struct Stream(Watched);
 
 impl Stream {
     /// The socket of the task that fills `place`; it does not block.
     pub(super) fn watched(socket: OwnedFd, place: &Vacancy<'_>) -> io::Result<Stream> {
         let readiness = place.watch(&socket)?;
-        Ok(Stream { socket, readiness })
-    }
-
-    /// What a `recv` into `room` bytes came to.
-    #[inline]
-    fn received(&self, outcome: rustix::io::Result<usize>, room: usize) -> Poll<io::Result<usize>> {
-        match outcome {
-            Ok(count) => {
-                if count < room {
-                    self.readiness.drained();
-                }
-                Poll::Ready(Ok(count))
-            }
-            Err(Errno::AGAIN) => {
-                self.readiness.drained();
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error.into())),
-        }
-    }
-
-    /// What a send came to.
-    #[inline]
-    fn sent(&self, outcome: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
-        match outcome {
-            Ok(count) => Poll::Ready(Ok(count)),
-            Err(Errno::AGAIN) => {
-                self.readiness.full();
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error.into())),
-        }
+        Ok(Stream(Watched::new(socket, readiness)))
     }
 }
 
@@ -96,26 +56,20 @@ impl Transport for Stream {
         _: &mut Context<'_>,
         buffer: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
-        if !self.readiness.is_readable() {
-            return Poll::Pending;
-        }
-        let room = buffer.capacity() - buffer.len();
-        let outcome = rustix::net::recv(&self.socket, spare_capacity(buffer), RecvFlags::empty());
-        self.received(outcome.map(|(count, _)| count), room)
+        self.0.poll_receive(buffer)
     }
 
     #[inline]
     fn send_now(&mut self, bytes: &[u8]) -> Option<usize> {
-        if !self.readiness.is_writable() {
-            return None;
+        match self.0.poll_send(bytes) {
+            Poll::Ready(outcome) => outcome.ok(),
+            Poll::Pending => None,
         }
-        // What goes wrong here goes wrong again where it is handled.
-        rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL).ok()
     }
 
     #[inline]
     fn may_have_more(&self) -> bool {
-        self.readiness.is_readable()
+        self.0.is_readable()
     }
 }
 
@@ -125,13 +79,8 @@ impl AsyncRead for Stream {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.readiness.is_readable() {
-            return Poll::Pending;
-        }
-        let unfilled = buffer.initialize_unfilled();
-        let room = unfilled.len();
-        let outcome = rustix::net::recv(&self.socket, unfilled, RecvFlags::empty());
-        self.received(outcome.map(|(count, _)| count), room)
+        self.0
+            .poll_receive_into(buffer.initialize_unfilled())
             .map_ok(|count| buffer.advance(count))
     }
 }
@@ -143,10 +92,7 @@ impl AsyncWrite for Stream {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.readiness.is_writable() {
-            return Poll::Pending;
-        }
-        self.sent(rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL))
+        self.0.poll_send(bytes)
     }
 
     fn poll_write_vectored(
@@ -154,10 +100,7 @@ impl AsyncWrite for Stream {
         _: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.readiness.is_writable() {
-            return Poll::Pending;
-        }
-        self.sent(rustix::io::writev(&self.socket, pieces))
+        self.0.poll_send_pieces(pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -170,7 +113,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        rustix::net::shutdown(&self.socket, Shutdown::Write)?;
+        rustix::net::shutdown(&self.0, Shutdown::Write)?;
         Poll::Ready(Ok(()))
     }
 }

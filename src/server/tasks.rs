@@ -11,7 +11,7 @@
 //! waker is made or stored for a socket. Everything else a task may wait for (timers, other
 //! threads) wakes it in the usual way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,7 +32,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::reactor::{Events, Reactor, Readiness, Sleep, Woken};
+use super::reactor::{Events, Reactor, Sleep, Woken};
+use crate::socket::Readiness;
 
 /// The number of the worker's own task.
 const MAIN: usize = usize::MAX;
@@ -108,6 +109,8 @@ pub(super) struct Tasks {
     reactor: Reactor,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
+    /// The number of the task that is polled, or was last.
+    polled: Cell<usize>,
 }
 
 /// Lets the worker's other tasks have a turn first. The runtime's own way waits for a turn of the runtime.
@@ -191,6 +194,7 @@ impl Tasks {
             reactor: Reactor::new()?,
             slots: RefCell::default(),
             free: RefCell::default(),
+            polled: Cell::default(),
         })
     }
 
@@ -204,7 +208,7 @@ impl Tasks {
         }
     }
 
-    /// Runs a task that has no socket here.
+    /// Runs a task that has no socket here yet, see [`watch`](Tasks::watch).
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         // It ends by itself.
         let _ = self.vacancy().fill(future);
@@ -226,6 +230,17 @@ impl Tasks {
         while !turns.is_over() {
             turns.turn(self.reactor.woken().may_sleep());
         }
+    }
+
+    /// Watches a socket for the task that is polled, in place of the one that it had.
+    pub(super) fn watch(&self, socket: impl AsFd) -> io::Result<Rc<Readiness>> {
+        let number = self.polled.get();
+        let readiness = Rc::default();
+        self.reactor.watch(socket, number)?;
+        if let Some(slot) = self.slots.borrow_mut().get_mut(number) {
+            slot.readiness = Rc::clone(&readiness);
+        }
+        Ok(readiness)
     }
 
     /// Gives the runtime a turn whenever something can be received from a socket that it watches for a task, see
@@ -318,6 +333,7 @@ impl Tasks {
     /// Polls a task that was taken out of its slot.
     #[inline]
     fn poll(&self, number: usize, mut task: Box<Task>) {
+        self.polled.set(number);
         let over = task.closer.closed.load(Relaxed) || {
             let mut context = Context::from_waker(&task.waker);
             let future = task.future.as_mut();

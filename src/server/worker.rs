@@ -29,6 +29,7 @@ use super::tasks::{Closer, Tasks};
 use super::{ENTRY_SECONDS_MAX, HANDOVER_QUEUE, STOP_GRACE_SECONDS};
 use crate::clients::{self, Doing, Peer};
 use crate::command::{Executor, Progress, Shared, Wait};
+use crate::socket::Readiness;
 use crate::upstream::Home;
 use crate::watch::{Event, Kinds};
 
@@ -170,7 +171,11 @@ impl Home for ConnectionsHome {
         self.tasks.spawn(connection);
     }
 
-    fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    fn watch(&self, socket: BorrowedFd<'_>) -> io::Result<Rc<Readiness>> {
+        self.tasks.watch(socket)
+    }
+
+    fn watch_for_runtime(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.tasks.watch_for_runtime(socket)
     }
 

@@ -259,9 +259,8 @@ impl Connection {
 
     async fn connect(&self) -> Result<(Stream, Understood), End> {
         let _unsettled = Unsettled::new(&self.link);
-        let connected = connect(&self.server).await?;
-        self.link.connected(connected.0.socket())?;
-        Ok(connected)
+        let (stream, understood) = connect(&self.server).await?;
+        Ok((stream.settle(&self.link)?, understood))
     }
 
     /// Accounts for the end of a connection and fails what was sent on it.
@@ -341,7 +340,7 @@ impl Connection {
                     Ok(()) => break,
                 }
             }
-            match stream.write_blocked {
+            match stream.write_blocked && !stream.is_at_home() {
                 true => _ = blocked.get_or_insert_with(|| Unsettled::new(&self.link)),
                 false => blocked = None,
             }

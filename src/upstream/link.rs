@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::connection::{Connection, Done, Failure, Outcome};
 use super::server::Server;
+use crate::socket::Readiness;
 
 /// One connection to each server that was asked for, shared by all clients of a worker. It lives on
 /// one thread, whose runtime needs timers.
@@ -28,15 +29,22 @@ pub struct Link {
 
 /// Where the connections of a link live: who runs them, and what else is done for them there.
 pub trait Home {
-    /// Runs a connection to its end, on this thread. It needs a runtime for its socket.
+    /// Runs a connection to its end, on this thread. It needs a runtime to connect, and where it is encrypted.
     fn spawn(&self, connection: Pin<Box<dyn Future<Output = ()>>>);
 
-    /// Sees the socket of a new connection, to give the runtime a turn whenever something can be received there. What
-    /// else a connection waits for [`Link::needs_runtime`] tells.
+    /// Watches the socket of the connection that calls this, and polls the connection whenever something can be
+    /// received or sent, until the socket is closed.
     ///
     /// # Errors
     /// The socket cannot be watched; the connection is not used then.
-    fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()>;
+    fn watch(&self, socket: BorrowedFd<'_>) -> io::Result<Rc<Readiness>>;
+
+    /// Gives the runtime, which watches this socket too, a turn whenever something can be received there. What else a
+    /// connection waits for [`Link::needs_runtime`] tells.
+    ///
+    /// # Errors
+    /// The socket cannot be watched; the connection is not used then.
+    fn watch_for_runtime(&self, socket: BorrowedFd<'_>) -> io::Result<()>;
 
     /// The runtime whose timers end requests that are not answered.
     fn timers(&self) -> Handle;
@@ -46,7 +54,7 @@ pub trait Home {
 pub(super) struct Common {
     /// The time of the worker's turn, which its requests are taken to begin at.
     pub(super) now: Cell<Instant>,
-    /// Connections that are being made, or cannot send.
+    /// Connections that wait for more than what [`Home`] sees.
     unsettled: Cell<usize>,
     home: OnceCell<Box<dyn Home>>,
 }
@@ -54,28 +62,26 @@ pub(super) struct Common {
 impl Common {
     /// Runs a connection.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + 'static) {
-        match self.home.get() {
+        match self.home() {
             Some(home) => home.spawn(Box::pin(connection)),
             None => drop(spawn_local(connection)),
         }
     }
 
-    /// Shows a new connection's socket to its home.
-    pub(super) fn connected(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.home
-            .get()
-            .map_or(Ok(()), |home| home.connected(socket))
+    /// Where the connections live, if not as tasks of the runtime.
+    pub(super) fn home(&self) -> Option<&dyn Home> {
+        self.home.get().map(|home| &**home)
     }
 
     /// A timer that is over.
     pub(super) fn timer(&self) -> Sleep {
-        let timers = self.home.get().map(|home| home.timers());
+        let timers = self.home().map(Home::timers);
         let _entered = timers.as_ref().map(Handle::enter);
         sleep_until(tokio::time::Instant::now())
     }
 }
 
-/// A connection that waits for more than what it receives, as long as this lives.
+/// A connection that waits for more than what its home sees, as long as this lives.
 pub(super) struct Unsettled(Rc<Common>);
 
 impl Unsettled {
@@ -111,7 +117,8 @@ impl Link {
         let _ = self.common.home.set(home);
     }
 
-    /// Whether a connection waits for something that its [`Home`] does not see: it is being made, or cannot send.
+    /// Whether a connection waits for something that its [`Home`] does not see: it is being made, or it is encrypted
+    /// and cannot send.
     #[inline]
     pub fn needs_runtime(&self) -> bool {
         self.common.unsettled.get() > 0

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,8 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::End;
+use super::link::Common;
 use super::name::Way;
 use super::server::Server;
+use crate::socket::Watched;
 use crate::tls::{self, ClientStream};
 
 /// What one read brings in at most, unless a value is on its way.
@@ -36,6 +38,8 @@ pub(super) struct Stream {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of these two, once the connection's home watches it.
+    AtHome(Watched),
     // Boxed: few connections are encrypted, and its state is a kilobyte.
     Tls(Box<ClientStream>),
 }
@@ -73,13 +77,34 @@ impl Stream {
         })
     }
 
-    /// The socket itself.
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
-            Socket::Tls(stream) => tls::client_socket(stream).as_fd(),
-        }
+    /// Has the home of the link's connections watch the socket, if they have one. Bytes that are not encrypted need
+    /// the runtime no more then.
+    pub(super) fn settle(self, link: &Common) -> io::Result<Stream> {
+        let Some(home) = link.home() else {
+            return Ok(self);
+        };
+        let socket: OwnedFd = match self.socket {
+            Socket::Tcp(stream) => stream.into_std()?.into(),
+            Socket::Unix(stream) => stream.into_std()?.into(),
+            Socket::AtHome(_) => return Ok(self),
+            Socket::Tls(stream) => {
+                home.watch_for_runtime(tls::client_socket(&stream).as_fd())?;
+                return Ok(Stream {
+                    socket: Socket::Tls(stream),
+                    ..self
+                });
+            }
+        };
+        let readiness = home.watch(socket.as_fd())?;
+        Ok(Stream {
+            socket: Socket::AtHome(Watched::new(socket, readiness)),
+            ..self
+        })
+    }
+
+    /// Whether its home sees when more can be sent.
+    pub(super) fn is_at_home(&self) -> bool {
+        matches!(self.socket, Socket::AtHome(_))
     }
 
     /// Whether the server's name has come to mean another place.
@@ -99,6 +124,7 @@ impl Stream {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::AtHome(stream) => stream.poll_send(bytes),
             Socket::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -107,7 +133,7 @@ impl Stream {
     #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.socket {
-            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::AtHome(_) => Poll::Ready(Ok(())),
             Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -115,12 +141,13 @@ impl Stream {
     /// Makes the close a reset, which discards what is not delivered yet.
     pub(super) fn reset_on_close(&self) {
         let stream = match &self.socket {
-            Socket::Tcp(stream) => stream,
-            Socket::Tls(stream) => tls::client_socket(stream),
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Tls(stream) => tls::client_socket(stream).as_fd(),
+            Socket::AtHome(stream) => stream.as_fd(),
             Socket::Unix(_) => return,
         };
-        // It fails on a socket that is gone already, which is as good.
-        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        // It fails on a socket that is gone already, which is as good; on a unix socket it changes nothing.
+        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -181,6 +208,7 @@ impl Replies {
         match &mut stream.socket {
             Socket::Tcp(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
             Socket::Unix(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
+            Socket::AtHome(socket) => socket.poll_receive(&mut self.bytes),
             Socket::Tls(socket) => pin!(socket.read_buf(&mut self.bytes)).poll(cx),
         }
     }

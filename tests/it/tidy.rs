@@ -20,7 +20,9 @@ const LAYERS: &[&[&str]] = &[
     &["entry"],
     &["siphash"],
     &["words"],
-    &["clock", "escape", "host", "memory", "sync", "units"],
+    &[
+        "clock", "escape", "host", "memory", "socket", "sync", "units",
+    ],
     &["fault"],
 ];
 
