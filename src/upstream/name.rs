@@ -198,7 +198,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::super::config::{Address, PoolConfig};
-    use super::super::connection::{Outcome, Verdict};
+    use super::super::connection::{Done, Outcome, Verdict};
     use super::super::link::Link;
     use super::super::server::Server;
     use super::super::undelivered::Undelivered;
@@ -243,15 +243,21 @@ mod tests {
         }
     }
 
+    fn ask(link: &Link, server: &Arc<Server>, key: &str, done: Done) {
+        let encode = |out: &mut Vec<u8>, opaque: &[u8]| {
+            out.extend_from_slice(format!("mg {key} O").as_bytes());
+            out.extend_from_slice(opaque);
+            out.extend_from_slice(b"\r\n");
+        };
+        link.request(server, encode, done);
+    }
+
     fn get(link: &Link, server: &Arc<Server>, key: &str) -> oneshot::Receiver<String> {
         let (sender, receiver) = oneshot::channel();
-        link.request(
+        ask(
+            link,
             server,
-            |out, opaque| {
-                out.extend_from_slice(format!("mg {key} O").as_bytes());
-                out.extend_from_slice(opaque);
-                out.extend_from_slice(b"\r\n");
-            },
+            key,
             Box::new(move |outcome| {
                 let value = match outcome {
                     Outcome::Reply(Reply::Meta(reply)) => reply.value,
@@ -315,6 +321,15 @@ mod tests {
             // A name without an address keeps the one it had.
             MEANS.lock().unwrap().clear();
             name.look_up().await;
+            assert_eq!(get(&link, &server, "k").await.unwrap(), "other");
+
+            // A panic of whoever hears an answer is nothing to those behind it.
+            ask(
+                &link,
+                &server,
+                "k",
+                Box::new(|_| panic!("as the test wants it")),
+            );
             assert_eq!(get(&link, &server, "k").await.unwrap(), "other");
         });
         assert_eq!(server.stats.connects.load(Relaxed), 2);
