@@ -175,6 +175,12 @@ impl Cache {
     /// Hands hot's oldest segments over to cold while hot is over its quota and cold below its own:
     /// no byte is copied, only the slots change.
     fn fill_cold(&self) {
+        let all = (self.arena.limit_bytes() / self.arena.segment_bytes()) as f64;
+        let hot_quota = all * self.hot_share();
+        // Most of the time nothing is full, and there are thousands of segments to look at.
+        if (self.arena.bytes_in_use() / self.arena.segment_bytes()) as f64 <= hot_quota {
+            return;
+        }
         loop {
             let (mut hot, mut cold, mut oldest) = (0, 0, None);
             for (number, segment) in self.arena.segments().iter().enumerate() {
@@ -190,8 +196,6 @@ impl Cache {
                     }
                 }
             }
-            let all = (self.arena.limit_bytes() / self.arena.segment_bytes()) as f64;
-            let hot_quota = all * self.hot_share();
             let Some((_, number)) = oldest else { return };
             if f64::from(hot) <= hot_quota
                 || f64::from(cold) >= all - hot_quota
