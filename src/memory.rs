@@ -126,7 +126,7 @@ impl Deref for Words {
     }
 }
 
-/// Shortest range that [`Tail::push_words`] takes.
+/// Shortest range that [`Tail::push_words`] and [`store_bytes`] take.
 pub const COPY_BYTES_MIN: usize = 16;
 
 /// From here on a [`Tail`] makes room for what it was asked for and no more.
@@ -216,54 +216,85 @@ impl<'a> Tail<'a> {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline]
     pub fn push_words(&mut self, words: &[AtomicU64], offset: usize, len: usize) {
-        use std::arch::asm;
-        /// From here on the processor's own string copy is as fast.
-        const STRING_COPY_BYTES_MIN: usize = 512;
-
         let end = offset.checked_add(len);
         assert!(len >= COPY_BYTES_MIN && end.is_some_and(|end| end <= size_of_val(words)));
         self.check(len);
         // SAFETY: what is read lies inside `words`; what is written lies inside the vector's capacity, behind what
-        // is written. The last pieces of the loop overlap those before them instead of going past either end.
+        // is written.
         unsafe {
             let from = words.as_ptr().cast::<u8>().add(offset);
-            let to = self.out.as_mut_ptr().add(self.at);
-            if len >= STRING_COPY_BYTES_MIN {
-                asm!(
-                    "rep movsb",
-                    inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-                    options(nostack, preserves_flags),
-                );
-            } else {
-                // Whole pairs of 16 bytes, then the last 32, or the first and the last 16 of fewer.
-                asm!(
-                    "mov {at}, 32",
-                    "cmp {len}, 32",
-                    "jbe 4f",
-                    "3:",
-                    "movdqu {piece}, [{from} + {at} - 32]",
-                    "movdqu {other}, [{from} + {at} - 16]",
-                    "movdqu [{to} + {at} - 32], {piece}",
-                    "movdqu [{to} + {at} - 16], {other}",
-                    "add {at}, 32",
-                    "cmp {at}, {len}",
-                    "jb 3b",
-                    "movdqu {piece}, [{from} + {len} - 32]",
-                    "movdqu [{to} + {len} - 32], {piece}",
-                    "jmp 5f",
-                    "4:",
-                    "movdqu {piece}, [{from}]",
-                    "movdqu [{to}], {piece}",
-                    "5:",
-                    "movdqu {piece}, [{from} + {len} - 16]",
-                    "movdqu [{to} + {len} - 16], {piece}",
-                    from = in(reg) from, to = in(reg) to, len = in(reg) len,
-                    at = out(reg) _, piece = out(xmm_reg) _, other = out(xmm_reg) _,
-                    options(nostack),
-                );
-            }
+            copy(from, self.out.as_mut_ptr().add(self.at), len);
         }
         self.at += len;
+    }
+}
+
+/// Stores bytes over those from byte `offset` of `words` on. Other threads may load the words
+/// meanwhile, and then see some mix of old and new bytes, as of relaxed stores of single bytes.
+///
+/// # Panics
+/// When the words end before, or there are fewer than [`COPY_BYTES_MIN`] bytes.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub fn store_bytes(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
+    let end = offset.checked_add(bytes.len());
+    assert!(bytes.len() >= COPY_BYTES_MIN && end.is_some_and(|end| end <= size_of_val(words)));
+    // SAFETY: what is written lies inside `words`, whose words may be changed through a shared reference; all other
+    // access to them is atomic and accepts any bit pattern.
+    unsafe {
+        let to = words.as_ptr().cast_mut().cast::<u8>().add(offset);
+        copy(bytes.as_ptr(), to, bytes.len());
+    }
+}
+
+/// Copies `len` bytes, at least [`COPY_BYTES_MIN`], between ranges that do not overlap. The compiler does not see what
+/// is read and written, and so assumes nothing of it: other threads may do the same to either range meanwhile.
+///
+/// # Safety
+/// `len` bytes can be read at `from` and written at `to`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    use std::arch::asm;
+    /// From here on the processor's own string copy is as fast.
+    const STRING_COPY_BYTES_MIN: usize = 512;
+
+    // SAFETY: the caller's. The last pieces of the loop overlap those before them instead of going past either end.
+    unsafe {
+        if len >= STRING_COPY_BYTES_MIN {
+            asm!(
+                "rep movsb",
+                inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags),
+            );
+        } else {
+            // Whole pairs of 16 bytes, then the last 32, or the first and the last 16 of fewer.
+            asm!(
+                "mov {at}, 32",
+                "cmp {len}, 32",
+                "jbe 4f",
+                "3:",
+                "movdqu {piece}, [{from} + {at} - 32]",
+                "movdqu {other}, [{from} + {at} - 16]",
+                "movdqu [{to} + {at} - 32], {piece}",
+                "movdqu [{to} + {at} - 16], {other}",
+                "add {at}, 32",
+                "cmp {at}, {len}",
+                "jb 3b",
+                "movdqu {piece}, [{from} + {len} - 32]",
+                "movdqu [{to} + {len} - 32], {piece}",
+                "jmp 5f",
+                "4:",
+                "movdqu {piece}, [{from}]",
+                "movdqu [{to}], {piece}",
+                "5:",
+                "movdqu {piece}, [{from} + {len} - 16]",
+                "movdqu [{to} + {len} - 16], {piece}",
+                from = in(reg) from, to = in(reg) to, len = in(reg) len,
+                at = out(reg) _, piece = out(xmm_reg) _, other = out(xmm_reg) _,
+                options(nostack),
+            );
+        }
     }
 }
 
@@ -301,6 +332,33 @@ mod tests {
         words[5000].store(7, Relaxed);
         words.release(0..words.len());
         assert_eq!(words[5000].load(Relaxed), 0);
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[test]
+    fn bytes_are_stored_between_others() {
+        let bytes: Vec<u8> = (1..=255).cycle().take(1024).collect();
+        for len in (COPY_BYTES_MIN..140).chain(500..530) {
+            for offset in [0, 1, 4, 7, 8, 21] {
+                let words: Vec<AtomicU64> = (0..100).map(|_| AtomicU64::new(0)).collect();
+                store_bytes(&words, offset, &bytes[..len]);
+                let stored: Vec<u8> = words
+                    .iter()
+                    .flat_map(|word| word.load(Relaxed).to_le_bytes())
+                    .collect();
+                let mut expected = vec![0; stored.len()];
+                expected[offset..offset + len].copy_from_slice(&bytes[..len]);
+                assert_eq!(stored, expected, "{len} bytes at {offset}");
+            }
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[test]
+    #[should_panic(expected = "assertion failed")]
+    fn bytes_are_not_stored_past_the_end() {
+        let words = [const { AtomicU64::new(0) }; 3];
+        store_bytes(&words, 9, &[1; COPY_BYTES_MIN]);
     }
 
     // Pieces of every length around the sizes of the copies.

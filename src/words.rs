@@ -79,6 +79,10 @@ impl<'a> Writer<'a> {
     /// Appends bytes.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if bytes.len() >= crate::memory::COPY_BYTES_MIN {
+            return self.push_copied(bytes);
+        }
         let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
         if self.partial_bits == 0 {
             for (chunk, word) in chunks.iter().zip(&self.words[self.next..]) {
@@ -92,6 +96,28 @@ impl<'a> Writer<'a> {
             self.next += chunks.len();
         }
         self.push_low(low_bytes(rest), rest.len() as u32);
+    }
+
+    /// Appends at least [`COPY_BYTES_MIN`](crate::memory::COPY_BYTES_MIN) bytes.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline]
+    fn push_copied(&mut self, bytes: &[u8]) {
+        if self.partial_bits > 0 {
+            self.words[self.next].store(self.partial, Relaxed);
+        }
+        let offset = self.next * WORD_BYTES + (self.partial_bits / 8) as usize;
+        crate::memory::store_bytes(self.words, offset, bytes);
+        let end = offset + bytes.len();
+        self.next = end / WORD_BYTES;
+        self.partial_bits = 8 * (end % WORD_BYTES) as u32;
+        // What does not fill a word yet are the last of these bytes; read from there, not from where they were
+        // stored a moment ago in larger pieces.
+        self.partial = match bytes.last_chunk() {
+            Some(last) if self.partial_bits > 0 => {
+                u64::from_le_bytes(*last) >> (64 - self.partial_bits)
+            }
+            _ => 0,
+        };
     }
 
     /// Appends `len` bytes that start at byte `offset` of other words.
