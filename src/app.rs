@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::command::{COMMANDS_LOGGED_FROM, Control, Detail, Shared, Stop, Upstream};
 use crate::config::Config;
 use crate::dry::{Close, Dry};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::{Signals, Woken};
@@ -44,6 +45,9 @@ const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 
 /// What a stop may take beside the drain: connections, tracking, the dry tier's files.
 const STOP_BESIDE_DRAIN: Duration = Duration::from_secs(30);
+
+/// Between two times that memory which nobody uses any more goes back to the kernel.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Whether a server may be started so at all; asked before anything is touched.
 ///
@@ -211,6 +215,7 @@ impl Parts {
     /// Blocks until a signal or a command asks for a stop.
     fn wait_for_stop(&self, signals: &Signals, control: &Control, reload: &dyn Fn()) -> Stop {
         let mut next_totals = Instant::now();
+        let mut next_give_back = Instant::now() + GIVE_BACK_INTERVAL;
         loop {
             let (signalled, commanded) = (signals.stop.is_cancelled(), control.stop.is_cancelled());
             if signalled || commanded {
@@ -227,6 +232,10 @@ impl Parts {
             {
                 follower.totals(&self.cache, &self.metrics, &self.clock);
                 next_totals = Instant::now() + tracking::TOTALS_INTERVAL;
+            }
+            if Instant::now() >= next_give_back {
+                memory::give_back_free_pages();
+                next_give_back = Instant::now() + GIVE_BACK_INTERVAL;
             }
             if signals.wait(&control.stop, Duration::from_secs(1)) == Woken::Reload {
                 reload();

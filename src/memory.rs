@@ -1,4 +1,4 @@
-//! Memory shared between threads as atomic words: the one file with `unsafe`.
+//! Memory shared between threads as atomic words, and what else needs `unsafe`: the one file that has it.
 //!
 //! [`Words`] is a mapping (anonymous, or of a file that outlives the process) that can only be
 //! touched through [`AtomicU64`]s. A data race is therefore impossible by construction, whatever
@@ -306,6 +306,21 @@ impl Drop for Tail<'_> {
     }
 }
 
+/// Has the allocator give the pages that it keeps between what is allocated back to the kernel. It does so by itself only
+/// at the end of each of its arenas, of which it makes up to eight per core: without this, what a process once needed for
+/// a moment (large buffers above all, on one thread or another) stays with it. Takes a millisecond or so.
+pub fn give_back_free_pages() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        // SAFETY: malloc_trim(3) has no precondition, may be called from any thread, and touches no memory that is
+        // allocated.
+        unsafe { malloc_trim(0) };
+    }
+}
+
 /// Asks the processor to have the cache line at an address in its cache soon. A hint: any address
 /// will do, nothing is read and nothing faults.
 #[inline]
@@ -359,6 +374,13 @@ mod tests {
     fn bytes_are_not_stored_past_the_end() {
         let words = [const { AtomicU64::new(0) }; 3];
         store_bytes(&words, 9, &[1; COPY_BYTES_MIN]);
+    }
+
+    #[test]
+    fn free_pages_are_given_back() {
+        let kept = vec![7u8; 4096];
+        give_back_free_pages();
+        assert_eq!(kept, [7; 4096]);
     }
 
     // Pieces of every length around the sizes of the copies.
