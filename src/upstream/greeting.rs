@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   login   version ─▶ an error: store user and password ─▶ STORED
-//!   greet   version, mg with flag C, mn ─▶ a version ─▶ an answer or an error ─▶ MN
+//!   greet   version ─▶ a version, or CLIENT_ERROR unauthenticated
+//!           mg with flag C, mn ─▶ an answer or an error ─▶ MN
 //! ```
 
 use std::future::poll_fn;
@@ -19,7 +20,7 @@ use super::stream::{Replies, Stream};
 
 const VERSION: &[u8] = b"version\r\n";
 /// `mn` ends the answers, and a flag that is not known is an error before it.
-const GREETING: &[u8] = b"version\r\nmg tiercache-probe q s C1\r\nmn\r\n";
+const PROBE: &[u8] = b"mg tiercache-probe q s C1\r\nmn\r\n";
 
 /// memcached's first version with the meta commands as they are today.
 const META_SINCE: [u32; 3] = [1, 6, 10];
@@ -72,10 +73,12 @@ async fn login(stream: &mut Stream, login: &Login) -> Result<(), End> {
 
 /// Finds out what the server understands.
 async fn greet(stream: &mut Stream) -> Result<Understood, End> {
-    send(stream, GREETING).await?;
+    // Alone: a memcached that wants a login closes connections that send more before it (1.6.45), and says nothing.
+    send(stream, VERSION).await?;
     let mut input = Replies::new(0);
     let mut version = String::new();
     let mut dialect = Dialect::MetaCompare;
+    let mut probed = false;
     loop {
         let done = input
             .next(stream, |reply| match reply {
@@ -101,6 +104,9 @@ async fn greet(stream: &mut Stream) -> Result<Understood, End> {
             .await??;
         if done {
             break;
+        }
+        if !std::mem::replace(&mut probed, true) {
+            send(stream, PROBE).await?;
         }
     }
     match numbers(&version) {
