@@ -126,7 +126,8 @@ impl Deref for Words {
     }
 }
 
-/// Shortest range that [`Tail::push_words`] and [`store_bytes`] take.
+/// Shortest range that is copied by the processor's wide registers: [`Tail::push_words`] and [`store_bytes`] take no
+/// shorter one.
 pub const COPY_BYTES_MIN: usize = 16;
 
 /// From here on a [`Tail`] makes room for what it was asked for and no more.
@@ -191,6 +192,20 @@ impl<'a> Tail<'a> {
     /// Writes a few bytes. A copy of unknown length is a call that costs more than they do.
     #[inline]
     pub fn push_short(&mut self, bytes: &[u8]) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if bytes.len() >= COPY_BYTES_MIN {
+            self.check(bytes.len());
+            // SAFETY: there is room for them behind what is written, and nobody else can have borrowed it.
+            unsafe {
+                copy(
+                    bytes.as_ptr(),
+                    self.out.as_mut_ptr().add(self.at),
+                    bytes.len(),
+                )
+            };
+            self.at += bytes.len();
+            return;
+        }
         let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
         for chunk in chunks {
             self.push(*chunk);
