@@ -189,7 +189,7 @@ impl<'a> Tail<'a> {
         self.at -= N - len;
     }
 
-    /// Writes a few bytes. A copy of unknown length is a call that costs more than they do.
+    /// Writes bytes, usually few. A copy of unknown length is a call that costs more than they do.
     #[inline]
     pub fn push_short(&mut self, bytes: &[u8]) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -391,6 +391,7 @@ mod tests {
         store_bytes(&words, 9, &[1; COPY_BYTES_MIN]);
     }
 
+    #[cfg(not(miri))]
     #[test]
     fn free_pages_are_given_back() {
         let kept = vec![7u8; 4096];

@@ -20,6 +20,11 @@ use rustix::net::{RecvFlags, SendFlags};
 pub struct Readiness(Cell<EventFlags>);
 
 impl Readiness {
+    /// That of a socket of which nothing was told yet: trying shows what is true.
+    pub fn assumed() -> Readiness {
+        Readiness(Cell::new(EventFlags::IN | EventFlags::OUT))
+    }
+
     /// Events that end a socket's incoming bytes, or the whole socket.
     const CLOSED: EventFlags = EventFlags::RDHUP
         .union(EventFlags::HUP)
@@ -82,9 +87,8 @@ impl Watched {
         self.readiness.is_readable()
     }
 
-    /// Whether something may be sent.
     #[inline]
-    pub fn is_writable(&self) -> bool {
+    fn is_writable(&self) -> bool {
         self.readiness.is_writable()
     }
 

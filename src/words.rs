@@ -316,10 +316,16 @@ mod tests {
         (0..count).map(|_| AtomicU64::new(u64::MAX)).collect()
     }
 
+    /// Short ones, and some that the processor copies as a string.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let of = |bytes| prop::collection::vec(any::<u8>(), bytes);
+        prop_oneof![4 => of(0..40), 1 => of(500..530)]
+    }
+
     proptest! {
         // Pieces of any lengths come out as they went in, from any offset.
         #[test]
-        fn bytes_survive(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8), from in 0usize..40) {
+        fn bytes_survive(pieces in prop::collection::vec(piece(), 0..8), from in 0usize..40) {
             let all = pieces.concat();
             let store = words(all.len() / 8 + 1);
             let mut writer = Writer::new(&store);

@@ -62,6 +62,7 @@ impl Transport for Stream {
     #[inline]
     fn send_now(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.0.poll_send(bytes) {
+            // What goes wrong here goes wrong again where it is handled.
             Poll::Ready(outcome) => outcome.ok(),
             Poll::Pending => None,
         }

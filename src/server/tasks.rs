@@ -235,9 +235,12 @@ impl Tasks {
     /// Watches a socket for the task that is polled, in place of the one that it had.
     pub(super) fn watch(&self, socket: impl AsFd) -> io::Result<Rc<Readiness>> {
         let number = self.polled.get();
-        let readiness = Rc::default();
+        // Whoever asks for this has just used it, and is not polled before the next look.
+        let readiness = Rc::new(Readiness::assumed());
         self.reactor.watch(socket, number)?;
-        if let Some(slot) = self.slots.borrow_mut().get_mut(number) {
+        let mut slots = self.slots.borrow_mut();
+        debug_assert!(number < slots.len(), "no task is polled");
+        if let Some(slot) = slots.get_mut(number) {
             slot.readiness = Rc::clone(&readiness);
         }
         Ok(readiness)
@@ -249,7 +252,7 @@ impl Tasks {
         self.reactor.watch_for_others(socket)
     }
 
-    /// The same within a runtime, for tasks whose sockets the runtime watches.
+    /// The same within a runtime, for tasks that need one now and then.
     ///
     /// The thread sleeps for its own sockets as [`run`](Tasks::run) does: the runtime's sleep would need a second look
     /// at them. The runtime has a turn when something can be received for it, when the worker's own task was woken

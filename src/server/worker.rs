@@ -140,7 +140,7 @@ fn work(number: usize, site: Arc<Site>, inbox: mpsc::Receiver<Message>) -> io::R
         emptied: Notify::new(),
     };
     if within_runtime {
-        // Connections to upstream servers want a runtime that watches their sockets.
+        // Connections to upstream servers are made by a runtime, and encrypted by it.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let worker = Rc::new(worker());

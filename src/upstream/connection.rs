@@ -264,16 +264,18 @@ impl Connection {
         Ok((stream.settle(&self.link)?, understood))
     }
 
-    /// Accounts for the end of a connection and fails what was sent on it.
+    /// Accounts for the end of a connection and fails what was sent on it, or has waited for too long by now: it would
+    /// time out on the next one as well, perhaps before it was sent there.
     fn ended(&self, end: &End) {
-        self.link.now.set(Instant::now());
+        let now = Instant::now();
+        self.link.now.set(now);
         let mut failed = {
             let pending = &mut *self.pending.borrow_mut();
             let sent_to = pending.begin + pending.sent as u64;
-            let sent = pending
-                .in_flight
-                .partition_point(|request| request.begin < sent_to);
-            let failed: VecDeque<InFlight> = pending.in_flight.drain(..sent).collect();
+            let over = pending.in_flight.partition_point(|request| {
+                request.begin < sent_to || request.since + self.server.request_timeout <= now
+            });
+            let failed: VecDeque<InFlight> = pending.in_flight.drain(..over).collect();
             let kept_from = pending
                 .in_flight
                 .front()
@@ -320,7 +322,7 @@ impl Connection {
             stats.timeouts.fetch_add(1, Relaxed);
         }
         // A request that failed has no answer to compare.
-        let _ = (request.done)(Outcome::Failed(failure));
+        let _ = hear(request.done, Outcome::Failed(failure));
     }
 
     /// Sends and receives until the connection ends.
@@ -373,7 +375,10 @@ impl Connection {
         stream.leaving = pending.sent == 0 && stream.is_elsewhere(&self.server);
         if stream.leaving {
             stream.write_blocked = true;
-            return Ok(());
+            return match stream.poll_flush(cx) {
+                Poll::Ready(Err(error)) => Err(error.into()),
+                _ => Ok(()),
+            };
         }
         while pending.sent < pending.bytes.len() {
             match stream.poll_write(cx, &pending.bytes[pending.sent..]) {
@@ -460,9 +465,7 @@ impl Connection {
                     self.server.stats.too_large.fetch_add(1, Relaxed);
                     Outcome::Failed(Failure::TooLarge)
                 };
-                // A panic is a bug of whoever hears the answer; the requests behind it have nothing to do with that.
-                let heard = catch_unwind(AssertUnwindSafe(|| (request.done)(outcome)));
-                if matches!(heard, Ok(Verdict::Garbled)) {
+                if hear(request.done, outcome) == Verdict::Garbled {
                     return Err(End::Garbled("no answer to what was asked".into()));
                 }
             }
@@ -495,6 +498,11 @@ impl Connection {
         }
         None
     }
+}
+
+/// Has a request's outcome heard. A panic is a bug of whoever hears it; the other requests have nothing to do with that.
+fn hear(done: Done, outcome: Outcome<'_>) -> Verdict {
+    catch_unwind(AssertUnwindSafe(|| done(outcome))).unwrap_or(Verdict::Fits)
 }
 
 /// The opaque token of request number `opaque`.

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -166,6 +167,14 @@ fn a_missed_delete_outlives_the_proxy() {
 
 /// A server that answers the greeting, then each `mg` line with `answer`, given the line's key and opaque token.
 fn liar(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> String {
+    slow_liar(Duration::ZERO, answer)
+}
+
+/// The same, who takes his time to say which version he is.
+fn slow_liar(
+    pause: Duration,
+    answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
     let address = listener.local_addr().expect("it is bound");
     let answer = Arc::new(answer);
@@ -173,19 +182,22 @@ fn liar(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Strin
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = Arc::clone(&answer);
-            thread::spawn(move || lie(stream, &*answer));
+            thread::spawn(move || lie(stream, pause, &*answer));
         }
     });
     format!("memcached://{address}")
 }
 
-fn lie(stream: TcpStream, answer: &dyn Fn(&str, &str) -> Vec<u8>) {
+fn lie(stream: TcpStream, pause: Duration, answer: &dyn Fn(&str, &str) -> Vec<u8>) {
     let mut to = stream.try_clone().expect("a socket can be cloned");
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let mut words = line.split(' ');
         let reply = match (words.next(), words.next()) {
             (Some("mn"), _) => b"MN\r\n".to_vec(),
-            (Some("version"), _) => b"VERSION 1\r\n".to_vec(),
+            (Some("version"), _) => {
+                thread::sleep(pause);
+                b"VERSION 1\r\n".to_vec()
+            }
             (Some("mg"), Some(key)) if key != "tiercache-probe" => {
                 let opaque = words.find(|word| word.starts_with('O')).unwrap_or("O");
                 answer(key, opaque)
@@ -194,6 +206,29 @@ fn lie(stream: TcpStream, answer: &dyn Fn(&str, &str) -> Vec<u8>) {
         };
         if to.write_all(&reply).is_err() {
             return;
+        }
+    }
+}
+
+// A request may be overdue by the time it can be sent: it is told so, and does not wait for a faster connection.
+#[test]
+fn a_request_that_is_overdue_once_it_is_connected_is_answered() {
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let timeouts = "[memcached]\nconnect_timeout = \"10s\"\nrequest_timeout = \"100ms\"\n";
+    fs::write(path("c.toml"), timeouts).expect("it can be written");
+    let url = slow_liar(Duration::from_millis(300), |key, opaque| {
+        format!("VA 4 k{key} f0 c1 t-1 {opaque}\r\ntrue\r\n").into()
+    });
+    for tier in ["--hot", "--cold"] {
+        let (state, config) = (path("state"), path("c.toml"));
+        let arguments = [
+            "-m", "16", tier, &url, "--state", &state, "--config", &config,
+        ];
+        let server = Server::tiercache(&arguments);
+        let mut client = server.connect();
+        for _ in 0..3 {
+            assert_eq!(client.get(b"k").expect("it answers"), None);
         }
     }
 }
