@@ -83,23 +83,20 @@ impl Stream {
         let Some(home) = link.home() else {
             return Ok(self);
         };
-        let socket: OwnedFd = match self.socket {
-            Socket::Tcp(stream) => stream.into_std()?.into(),
-            Socket::Unix(stream) => stream.into_std()?.into(),
-            Socket::AtHome(_) => return Ok(self),
+        let at_home = |socket: OwnedFd| {
+            let readiness = home.watch(socket.as_fd())?;
+            io::Result::Ok(Socket::AtHome(Watched::new(socket, readiness)))
+        };
+        let socket = match self.socket {
+            Socket::Tcp(stream) => at_home(stream.into_std()?.into())?,
+            Socket::Unix(stream) => at_home(stream.into_std()?.into())?,
             Socket::Tls(stream) => {
                 home.watch_for_runtime(tls::client_socket(&stream).as_fd())?;
-                return Ok(Stream {
-                    socket: Socket::Tls(stream),
-                    ..self
-                });
+                Socket::Tls(stream)
             }
+            settled => settled,
         };
-        let readiness = home.watch(socket.as_fd())?;
-        Ok(Stream {
-            socket: Socket::AtHome(Watched::new(socket, readiness)),
-            ..self
-        })
+        Ok(Stream { socket, ..self })
     }
 
     /// Whether its home sees when more can be sent.
