@@ -242,6 +242,8 @@ async fn accept(listener: tokio::net::TcpListener, service: S3Service, shared: A
             service: service.clone(),
             shared: Arc::clone(&shared),
         };
+        // A reply's head and body are two writes: the second would wait for the first to be acknowledged.
+        let _ = socket.set_nodelay(true);
         tokio::spawn(async move {
             let http = Builder::new(TokioExecutor::new());
             // A connection that breaks is its client's affair.

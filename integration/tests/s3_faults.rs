@@ -16,6 +16,9 @@ const ITEMS: Items = Items { value_bytes: 1024 };
 const COUNT: u64 = 20_000;
 /// Clients that read and overwrite dried items.
 const CLIENTS: u64 = 4;
+/// A client begins an operation this often, so that a miss at once, which a fault makes of a slow read, brings no more load
+/// than what the store answers in time.
+const PACE: Duration = Duration::from_millis(5);
 /// Of so many operations of a client one is an overwrite.
 const OVERWRITE_EVERY: u64 = 4;
 /// Times without faults and with them, in turn.
@@ -173,7 +176,7 @@ fn hot_gets(tiered: &Tiered, length: Duration, times: &mut Times) {
     }
 }
 
-/// Reads and overwrites every fourth item, in no order; what was found, and the newest version of each.
+/// Reads and overwrites every fourth item, in no order and at a pace; what was found, and the newest version of each.
 fn read_and_overwrite(
     tiered: &Tiered,
     client: u64,
@@ -184,7 +187,11 @@ fn read_and_overwrite(
     let mut versions = vec![0; (COUNT / CLIENTS) as usize];
     let mut connection = tiered.server.connect();
     let mut dried = Dried::default();
+    let mut due = Instant::now();
     while !over.load(SeqCst) {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        // What is late is not made up for.
+        due = Instant::now() + PACE;
         let index = random.below(COUNT / CLIENTS);
         let number = index * CLIENTS + client;
         let version = &mut versions[index as usize];
