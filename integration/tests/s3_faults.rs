@@ -145,6 +145,7 @@ fn a_bucket_full_of_faults_costs_misses_alone() {
     let found = tiered.read(ITEMS, COUNT, |number| Some(versions[number as usize]));
     assert_eq!(found.wrong, [""; 0]);
     println!("afterwards {} of {COUNT} are there", found.hits);
+    println!("{}", figures(&tiered.server.stats()));
     // Objects of attempts that were not confirmed go; those that are named stay.
     let clean = eventually(AFTERMATH_LIMIT, || {
         let stats = tiered.server.stats();
