@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tiercache_integration::load::Items;
+use tiercache_integration::pool::Pool;
 use tiercache_integration::server::Server;
 
 const ITEMS: Items = Items { value_bytes: 1024 };
@@ -86,4 +87,34 @@ fn a_slow_watcher_is_told_how_many_lines_it_missed() {
     println!("{lines:?}");
     let told = lines["item_store"] + lines.get("skipped").copied().unwrap_or(0);
     assert!(told >= COUNT, "{lines:?}");
+}
+
+#[test]
+fn prefixes_of_keys_of_a_pool_are_counted_once_that_is_on() {
+    let pool = Pool::of_memcached(&[1]);
+    for server in [pool.patient_near_cache(&[]), pool.proxy(&[])] {
+        let mut client = server.connect();
+        for (switch, counted) in [
+            ("off", None),
+            ("on", Some("PREFIX a get 3 hit 2 set 1 del 1")),
+        ] {
+            let switched = client.ask(format!("stats detail {switch}\r\n").as_bytes());
+            assert_eq!(switched.expect("it answers"), b"OK");
+            assert_eq!(client.set(b"a:1", b"v").expect("it answers"), b"STORED");
+            for (key, found) in [(b"a:1", true), (b"a:2", false), (b"a:1", true)] {
+                let value = client.get(key).expect("it answers");
+                assert_eq!(value.is_some(), found);
+            }
+            let deleted = client.ask(b"delete a:1\r\n").expect("it answers");
+            assert_eq!(deleted, b"DELETED");
+            client.send(b"stats detail dump\r\n").expect("it reads");
+            let mut lines = Vec::new();
+            while lines.last().is_none_or(|line| line != "END") {
+                let line = client.line().expect("it answers");
+                lines.push(String::from_utf8(line).expect("lines are text"));
+            }
+            lines.pop();
+            assert_eq!(lines, Vec::from_iter(counted));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use tiercache_protocol::request::{Delete, Form, Request, Store, StoreMode};
 use tiercache_protocol::{Reject, encode::encode_request};
 
 use super::detail;
-use super::{Executor, Flow, Progress};
+use super::{Executor, Flow, Progress, Shared};
 use crate::clock::UnixSeconds;
 use crate::escape::Logged;
 use crate::ratelimit::RateLimit;
@@ -29,6 +29,16 @@ impl Met {
         Met {
             tier: view.tier(),
             bytes: view.value_bytes(),
+        }
+    }
+}
+
+impl Shared {
+    /// Counts what happened to a key, where `stats detail` is on.
+    #[inline]
+    pub(super) fn count_prefix(&self, key: &[u8], event: detail::Event) {
+        if self.watch.wants(Kinds::PREFIXES) {
+            self.detail.count(key, event);
         }
     }
 }
@@ -119,13 +129,11 @@ impl Executor {
     #[cold]
     fn tell_wanted_get(&self, key: &[u8], met: Option<Met>) {
         let watch = &self.shared.watch;
-        if watch.wants(Kinds::PREFIXES) {
-            let event = match met {
-                Some(_) => detail::Event::Hit,
-                None => detail::Event::Miss,
-            };
-            self.shared.detail.count(key, event);
-        }
+        let event = match met {
+            Some(_) => detail::Event::Hit,
+            None => detail::Event::Miss,
+        };
+        self.shared.count_prefix(key, event);
         if watch.wants(Kinds::FETCHERS) {
             watch.tell(&Event::Fetched {
                 key,
@@ -162,9 +170,7 @@ impl Executor {
         bytes: usize,
     ) {
         let watch = &self.shared.watch;
-        if watch.wants(Kinds::PREFIXES) {
-            self.shared.detail.count(store.key, detail::Event::Set);
-        }
+        self.shared.count_prefix(store.key, detail::Event::Set);
         if watch.wants(Kinds::MUTATIONS) {
             watch.tell(&Event::Stored {
                 key: store.key,
@@ -207,9 +213,7 @@ impl Executor {
     #[cold]
     fn tell_wanted_delete(&self, delete: &Delete<'_>, deleted: Option<Met>) {
         let watch = &self.shared.watch;
-        if watch.wants(Kinds::PREFIXES) {
-            self.shared.detail.count(delete.key, detail::Event::Delete);
-        }
+        self.shared.count_prefix(delete.key, detail::Event::Delete);
         if watch.wants(Kinds::DELETIONS)
             && let Some(met) = deleted
         {

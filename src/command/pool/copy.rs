@@ -199,7 +199,7 @@ impl Executor {
         counters.cmd_get.bump();
         counters.get_hits.bump();
         counters.hot_hits.bump();
-        self.shared.detail.count(key, Event::Hit);
+        self.shared.count_prefix(key, Event::Hit);
     }
 }
 

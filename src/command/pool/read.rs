@@ -356,6 +356,6 @@ impl Proxy {
                 }
             }
         }
-        self.shared.detail.count(&read.key, event);
+        self.shared.count_prefix(&read.key, event);
     }
 }

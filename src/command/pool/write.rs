@@ -119,7 +119,7 @@ impl Proxy {
     pub(super) fn store(self: &Rc<Proxy>, store: &Store<'_>, place: Place) {
         let counters = &*self.counters;
         counters.cmd_set.bump();
-        self.shared.detail.count(store.key, Event::Set);
+        self.shared.count_prefix(store.key, Event::Set);
         let answer_as = AnswerAs::new(&store.form);
         if answer_as.is_meta() {
             counters.cmd_meta.bump();
@@ -200,7 +200,7 @@ impl Proxy {
 
     pub(super) fn delete(self: &Rc<Proxy>, delete: &Delete<'_>, place: Place) {
         let counters = &*self.counters;
-        self.shared.detail.count(delete.key, Event::Delete);
+        self.shared.count_prefix(delete.key, Event::Delete);
         let answer_as = AnswerAs::new(&delete.form);
         if answer_as.is_meta() {
             counters.cmd_meta.bump();
