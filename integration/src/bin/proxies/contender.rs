@@ -147,20 +147,6 @@ enum Front {
     Twemproxy(Twemproxy),
 }
 
-/// Gets that were answered, and those of them by hot.
-#[derive(Clone, Copy)]
-pub struct Hits {
-    all: u64,
-    hot: u64,
-}
-
-impl Hits {
-    /// The share of hot since `earlier`.
-    pub fn share_since(self, earlier: Hits) -> f64 {
-        (self.hot - earlier.hot) as f64 / (self.all - earlier.all) as f64
-    }
-}
-
 impl Running {
     pub fn address(&self) -> SocketAddr {
         match &self.front {
@@ -199,16 +185,13 @@ impl Running {
             .expect("it stores the items");
     }
 
-    /// What hot has answered; nothing for others than tiercache.
-    pub fn hits(&self) -> Option<Hits> {
+    /// Requests that hot has answered; nothing for others than tiercache.
+    pub fn hot_hits(&self) -> Option<u64> {
         let Front::Server(server) = &self.front else {
             return None;
         };
         let stats = server.stats();
         stats.text("hot_hits")?;
-        Some(Hits {
-            all: stats.number("get_hits"),
-            hot: stats.number("hot_hits"),
-        })
+        Some(stats.number("hot_hits"))
     }
 }

@@ -9,7 +9,7 @@ mod script;
 use std::process::ExitCode;
 
 use tiercache_integration::process;
-use tiercache_integration::workload::{Protocol, Workload};
+use tiercache_integration::workload::{ITEMS_COUNT, Protocol, Workload};
 
 use contender::Contender;
 use script::Script;
@@ -63,22 +63,27 @@ fn main() -> ExitCode {
                 continue;
             };
             running.fill_beyond(Script::unread_items(options.operations));
+            let mut unread = ITEMS_COUNT;
             for script in Script::ALL {
-                let requests = script.prepare(options.operations);
-                let (before, hits) = (process::cpu_time(running.pid()), running.hits());
+                let requests = script.prepare(options.operations, &mut unread);
+                let (before, hot) = (process::cpu_time(running.pid()), running.hot_hits());
                 let done = requests
                     .run(running.address())
                     .expect("the contender answers the script");
                 let spent = process::cpu_time(running.pid()) - before;
-                let title = format!("CPU, {}", script.name());
+                let title = format!("CPU, {}", script.name);
                 table.add(
                     &title,
                     column,
                     spent.as_nanos() as f64 / done as f64 / 1000.0,
                 );
-                if let (Some(before), Some(after)) = (hits, running.hits()) {
-                    let title = format!("% answered by hot, {}", script.name());
-                    table.add(&title, column, after.share_since(before) * 100.0);
+                if let (Some(before), Some(after)) = (hot, running.hot_hits()) {
+                    let title = format!("% answered by hot, {}", script.name);
+                    table.add(
+                        &title,
+                        column,
+                        (after - before) as f64 / done as f64 * 100.0,
+                    );
                 }
             }
         }

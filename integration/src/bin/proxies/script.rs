@@ -1,4 +1,4 @@
-//! Requests of which a known share finds no copy in a near cache: one get in ten asks for an item for the first time.
+//! Requests of which a known share finds no copy in a near cache: they ask for an item for the first time, or store one.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,57 +10,71 @@ use tiercache_integration::workload::{ITEMS, ITEMS_COUNT};
 
 /// Connections that take turns, all from one thread.
 const CONNECTIONS: usize = 16;
-/// One request in this many is a `set`.
-const SET_EVERY: u64 = 11;
-/// One get in this many asks for an item that was not read before.
-const UNREAD_EVERY: u64 = 10;
 /// More unread items than scripts ask for, whatever chance does.
 const UNREAD_SPARE: u64 = 2000;
 
-/// How the requests are sent.
+/// What is sent, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
-    OneAtATime,
-    Pipeline16,
+pub struct Script {
+    /// The name in tables.
+    pub name: &'static str,
+    /// One request in this many is a `set`.
+    set_every: u64,
+    /// One get in this many asks for an item that was not read before.
+    unread_every: u64,
+    /// Requests of a pipeline.
+    batch: u64,
 }
 
 impl Script {
-    pub const ALL: [Script; 2] = [Script::OneAtATime, Script::Pipeline16];
-
-    /// The name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Script::OneAtATime => "one get in ten of an item not read before, one at a time",
-            Script::Pipeline16 => "the same in a pipeline of 16",
-        }
-    }
-
-    fn batch(self) -> u64 {
-        match self {
-            Script::OneAtATime => 1,
-            Script::Pipeline16 => 16,
-        }
-    }
+    /// Nine of ten gets find a copy, then nine of ten requests.
+    pub const ALL: [Script; 4] = [
+        Script {
+            name: "9 of 10 gets by hot, one at a time",
+            set_every: 11,
+            unread_every: 10,
+            batch: 1,
+        },
+        Script {
+            name: "9 of 10 gets by hot, pipeline of 16",
+            set_every: 11,
+            unread_every: 10,
+            batch: 16,
+        },
+        Script {
+            name: "9 of 10 requests by hot, one at a time",
+            set_every: 20,
+            unread_every: 19,
+            batch: 1,
+        },
+        Script {
+            name: "9 of 10 requests by hot, pipeline of 16",
+            set_every: 20,
+            unread_every: 19,
+            batch: 16,
+        },
+    ];
 
     /// Items beyond [`ITEMS_COUNT`] that all scripts together ask for once each, at most.
     pub fn unread_items(operations: u64) -> u64 {
-        Script::ALL.len() as u64 * unread_items_of_one(operations)
+        Script::ALL
+            .iter()
+            .map(|script| script.own_unread_items(operations))
+            .sum()
     }
 
-    /// Prepares a run of at least so many operations.
-    pub fn prepare(self, operations: u64) -> Requests {
-        let mut random = Random::new(self.batch());
-        let each = unread_items_of_one(operations);
-        let mut unread = ITEMS_COUNT + each * u64::from(self == Script::Pipeline16);
-        let pipelines = (0..operations.div_ceil(self.batch()))
+    /// Prepares a run of at least so many operations; `unread` is the first item that nobody has read.
+    pub fn prepare(self, operations: u64, unread: &mut u64) -> Requests {
+        let mut random = Random::new(self.batch);
+        let pipelines = (0..operations.div_ceil(self.batch))
             .map(|_| {
                 let mut pipeline = Pipeline::default();
-                for _ in 0..self.batch() {
-                    if random.below(SET_EVERY) == 0 {
+                for _ in 0..self.batch {
+                    if random.below(self.set_every) == 0 {
                         pipeline.set(random.below(ITEMS_COUNT));
-                    } else if random.below(UNREAD_EVERY) == 0 {
-                        pipeline.get(unread);
-                        unread += 1;
+                    } else if random.below(self.unread_every) == 0 {
+                        pipeline.get(*unread);
+                        *unread += 1;
                     } else {
                         pipeline.get(random.below(ITEMS_COUNT));
                     }
@@ -70,13 +84,13 @@ impl Script {
             .collect();
         Requests {
             pipelines,
-            batch: self.batch(),
+            batch: self.batch,
         }
     }
-}
 
-fn unread_items_of_one(operations: u64) -> u64 {
-    operations / UNREAD_EVERY + UNREAD_SPARE
+    fn own_unread_items(self, operations: u64) -> u64 {
+        operations / self.unread_every + UNREAD_SPARE
+    }
 }
 
 /// A prepared run.
