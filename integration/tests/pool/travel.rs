@@ -139,15 +139,12 @@ fn keys_of_any_bytes_reach_the_pool() {
 // The server of the pool takes less than the proxy: its error is told, and the old value is gone as with the server itself.
 #[test]
 fn a_value_that_the_server_does_not_take_is_an_error_of_its_own() {
-    let limits = ["-I", "64k", "-o", "slab_chunk_max=16384"];
-    let pool = Pool::of(&[1], |port| {
-        Server::memcached(&[&["-p", port], &limits[..]].concat())
-    });
+    let pool = Pool::of(&[1], |port| Server::memcached(&["-p", port, "-I", "512k"]));
     for server in fronts(&pool) {
         let mut client = server.connect();
         let mut other = server.connect();
         assert_eq!(other.set(b"other", b"v").expect("it answers"), b"STORED");
-        for size in [65_536, 200_000] {
+        for size in [524_288, 800_000] {
             assert_eq!(client.set(b"k", b"old").expect("it answers"), b"STORED");
             let value = vec![b'x'; size];
             let reply = client.set(b"k", &value).expect("it answers");
