@@ -32,6 +32,11 @@ const VALUELESS: &[u8] = {
         NOOP, VERSION, FLUSH, FLUSHQ, QUIT, QUITQ, SASL_LIST,
     ]
 };
+/// How memcached carries them out depends on replies that are still under way.
+const ARITHMETIC: &[u8] = {
+    use opcode::*;
+    &[INCREMENT, INCREMENTQ, DECREMENT, DECREMENTQ]
+};
 const STORES: &[u8] = {
     use opcode::*;
     &[SET, SETQ, ADD, ADDQ, REPLACE, REPLACEQ]
@@ -54,7 +59,9 @@ pub fn request(generator: &mut Generator) -> Request {
     request.malformed(how);
     request.ending = ending;
     // memcached throws unsent replies away when it closes for one of these.
-    request.fresh = how == "magic" || ending == Ending::Finishes;
+    request.fresh = how == "magic"
+        || ending == Ending::Finishes
+        || (ending == Ending::Open && ARITHMETIC.contains(&packet.opcode));
     push(generator, &mut request, &packet, Cas::Foreign(0));
     if how == "cut off" {
         let bytes = request.bytes(&[]);
