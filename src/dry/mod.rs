@@ -165,13 +165,15 @@ impl Dry {
         self.first_version
     }
 
-    /// Makes sure that a later start begins above `upto`. Persisted when it returns; costs a device
-    /// write in power mode, so reserve in large blocks.
+    /// Makes sure that a later start begins above `upto`, also after a loss of power that sets the folder aside. On the
+    /// device when it returns, so reserve in large blocks.
     ///
     /// # Errors
-    /// The device's, in power mode: the tier has failed then.
+    /// The device's: the tier has failed then.
     pub fn reserve_versions(&self, upto: u64) -> Result<(), DryError> {
-        self.persist(|fields| fields.versions_reserved = fields.versions_reserved.max(upto))
+        self.persist(Sync::Device, |fields| {
+            fields.versions_reserved = fields.versions_reserved.max(upto);
+        })
     }
 
     /// Items with this version or a lower one are flushed.
@@ -190,7 +192,7 @@ impl Dry {
             if Mutant::ForgetFlush.is_on() {
                 return Ok(next_segment);
             }
-            self.persist(|fields| {
+            self.persist(self.core.sync(), |fields| {
                 fields.flush_version = fields.flush_version.max(version);
                 fields.flush_segment = next_segment;
                 fields.flush_deadline = 0;
@@ -212,17 +214,16 @@ impl Dry {
     /// # Errors
     /// The device's, in power mode: the tier has failed then.
     pub fn set_flush_deadline(&self, deadline: Option<UnixSeconds>) -> Result<(), DryError> {
-        self.persist(|fields| fields.flush_deadline = deadline.unwrap_or(0))
+        self.persist(self.core.sync(), |fields| {
+            fields.flush_deadline = deadline.unwrap_or(0);
+        })
     }
 
-    fn persist(&self, change: impl FnOnce(&mut Fields)) -> Result<(), DryError> {
-        self.core
-            .state
-            .update(self.core.sync(), change)
-            .map_err(|error| {
-                self.core.fail(&format!("write the state: {error}"));
-                self.core.folder.error("write", folder::STATE_FILE, error)
-            })
+    fn persist(&self, sync: Sync, change: impl FnOnce(&mut Fields)) -> Result<(), DryError> {
+        self.core.state.update(sync, change).map_err(|error| {
+            self.core.fail(&format!("write the state: {error}"));
+            self.core.folder.error("write", folder::STATE_FILE, error)
+        })
     }
 
     /// Sets who is told of each row that leaves with its segment. The owner removes its index slot if

@@ -409,6 +409,7 @@ fn fresh(old: Option<Fields>) -> io::Result<Fields> {
         uuid,
         seed,
         incarnation: old.incarnation,
+        wall: old.wall,
         versions_reserved: old.versions_reserved.max(old.flush_version),
         // A flush that is due empties an empty folder, and one that is not must still come.
         flush_deadline: old.flush_deadline,
@@ -432,30 +433,41 @@ fn random_words<const COUNT: usize>() -> io::Result<[u64; COUNT]> {
 /// Makes the numbers those of this run.
 fn take_over(fields: &mut Fields, boot: Boot, power: bool, clock: &Clock) {
     let now = clock.now();
+    let deadline = fields.flush_deadline;
     if now.saturating_add(CLOCK_SLACK_S) < fields.wall {
         tracing::warn!(
             behind_s = fields.wall - now,
             "the clock went back: dry items with an exptime are dropped"
         );
+        if deadline != 0 {
+            // Nobody knows how long ago it came due. What is stored from now on is flushed when it would have come due
+            // had no time passed at all.
+            flush_all(fields, clock);
+            let left = deadline.saturating_sub(fields.wall);
+            fields.flush_deadline = if left == 0 { 0 } else { now + left };
+        }
         fields.untimed_segment = fields.next_segment;
         fields.wall = now;
     }
     fields.wall = fields.wall.max(now);
-    if fields.flush_deadline != 0 && fields.flush_deadline <= fields.wall {
-        tracing::info!(
-            "a delayed flush_all came due while the tier was down: everything is flushed"
-        );
-        fields.flush_version = fields
-            .flush_version
-            .max(fields.versions_reserved)
-            .max(clock.now_us());
-        fields.flush_segment = fields.next_segment;
-        fields.flush_deadline = 0;
+    if deadline != 0 && deadline <= fields.wall {
+        flush_all(fields, clock);
     }
     fields.boot = boot;
     fields.power = power;
     fields.clean = false;
     fields.incarnation += 1;
+}
+
+/// Applies a delayed flush to all that is there.
+fn flush_all(fields: &mut Fields, clock: &Clock) {
+    tracing::info!("a delayed flush_all came due while the tier was down: everything is flushed");
+    fields.flush_version = fields
+        .flush_version
+        .max(fields.versions_reserved)
+        .max(clock.now_us());
+    fields.flush_segment = fields.next_segment;
+    fields.flush_deadline = 0;
 }
 
 /// Writes all of the folder's content to the device.

@@ -106,6 +106,26 @@ fn an_error_of_any_write_or_sync_fails_the_tier_for_good() {
     }
 }
 
+// What a loss of power takes from the page cache must not have been given out: a CAS unique would mean two values.
+#[test]
+fn versions_are_reserved_on_the_device() {
+    for durability in [Durability::Process, Durability::Power] {
+        let dir = folder();
+        let (tier, tape) = taped(dir.path(), durability);
+        tier.dry.reserve_versions(1 << 50).unwrap();
+        tape.fail(Some(Failure {
+            kind: Kind::Sync,
+            from: 1,
+            error: Errno::IO,
+        }));
+        assert!(
+            tier.dry.reserve_versions(1 << 51).is_err(),
+            "{durability:?}"
+        );
+        assert_eq!(tier.dry.tier_state(), TierState::Failed);
+    }
+}
+
 // A full disk pauses the tier: nothing new is kept, nothing old comes back, and room brings it back by itself.
 #[test]
 fn a_full_disk_pauses_the_tier_until_there_is_room() {

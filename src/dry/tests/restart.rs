@@ -320,6 +320,27 @@ fn a_flush_that_came_due_while_down_is_applied() {
     }
 }
 
+// By a clock that went back it would come late: it is applied at once, and again after the time that was left of it.
+#[test]
+fn a_delayed_flush_does_not_wait_for_a_clock_that_went_back() {
+    for reset in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let caller = Caller::open(&config(dir.path()));
+        let _ = caller.set("key", "value");
+        caller.dry.set_flush_deadline(Some(NOW + 100)).unwrap();
+        caller.dry.close(Close::Clean).unwrap();
+        let config = DryConfig {
+            reset,
+            ..config(dir.path())
+        };
+        let clock = Arc::new(Clock::manual(NOW - 3600));
+        let again = Caller::over(open_as(&config, clock, boot(), &|store| store).unwrap());
+        assert_eq!(again.report.rows, 0);
+        assert_eq!(again.dry.flush_deadline(), Some(NOW - 3600 + 100));
+        assert!(again.dry.first_version() > again.dry.flush_version());
+    }
+}
+
 // What was left out as expired, or because the clock went back, never returns.
 #[test]
 fn expired_records_stay_out_whatever_the_clock_does() {
