@@ -95,6 +95,8 @@ pub struct Cache {
     pub(super) wake: Wake,
     /// Told each time segments became free.
     pub(super) room: tokio::sync::Notify,
+    /// When a store last waited for room until its patience was over.
+    pub(super) waited_in_vain: Mutex<Option<Instant>>,
     pub(super) on_access: OnceLock<OnAccess>,
     pub(super) watch: OnceLock<Arc<Watch>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -266,6 +268,7 @@ impl Cache {
             stop: AtomicBool::new(false),
             wake: Wake::default(),
             room: tokio::sync::Notify::new(),
+            waited_in_vain: Mutex::default(),
             on_access: OnceLock::new(),
             watch: OnceLock::new(),
             threads: Mutex::default(),

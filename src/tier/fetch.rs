@@ -371,7 +371,10 @@ impl Cache {
                     left.min(ROOM_PAUSE)
                 };
                 let timed_out = tokio::time::timeout(pause, room).await.is_err();
-                attempt.room_over |= left.is_zero() || timed_out && pause == left;
+                if left.is_zero() || timed_out && pause == left {
+                    attempt.room_over = true;
+                    *self.waited_in_vain.lock() = Some(Instant::now());
+                }
             }
         }
     }

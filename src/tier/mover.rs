@@ -22,6 +22,8 @@ const DRY_AHEAD_AGE_SECONDS: u32 = 60;
 const SEGMENTS_PER_TURN: usize = 64;
 /// How long the mover waits for room in dry's queue at a time.
 const DRY_WAIT: Duration = Duration::from_millis(20);
+/// How long the device counts as outrun after a store has waited in vain, at least.
+const OUTRUN_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// The segments that the mover appends to.
 #[derive(Debug, Default)]
@@ -158,7 +160,7 @@ impl Cache {
             if self.arena.available() >= self.freed_ahead() || self.stop.load(Relaxed) {
                 return;
             }
-            let evicted = self.evict_segment(&mut self.mover.lock(), Patience::Wait);
+            let evicted = self.evict_segment(&mut self.mover.lock(), self.patience_ahead());
             self.room.notify_waiters();
             match (evicted, &self.dry) {
                 (Evicted::Room, _) => {}
@@ -169,6 +171,16 @@ impl Cache {
                 }
                 _ => return,
             }
+        }
+    }
+
+    /// A store that has waited in vain shows that the device is outrun. For a while the mover then drops what dry has no
+    /// time for, as that store does, and no other one waits for it.
+    fn patience_ahead(&self) -> Patience {
+        let outrun = OUTRUN_TIME_MIN.max(self.config.dry_wait.0);
+        match *self.waited_in_vain.lock() {
+            Some(at) if at.elapsed() < outrun => Patience::Drop,
+            _ => Patience::Wait,
         }
     }
 
