@@ -28,6 +28,12 @@ const STEP_ITEMS: u64 = 256;
 const STEPS_PER_CONNECTION: u64 = 200;
 /// Time between two looks at the process.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at a server that nobody asks anything.
+const REST_INTERVAL: Duration = Duration::from_secs(60);
+/// A server at rest gives memory back, in rounds of ten seconds: it has come to rest after so many looks without less.
+const SETTLED_LOOKS: u32 = 12;
+/// Looks at a server at rest, at most.
+const REST_LOOKS_MAX: u32 = 40;
 /// From so many seconds on the growth is judged: in less the tiers are not full for long.
 const JUDGED_SECONDS: u64 = 600;
 /// What resident memory may grow by in ten minutes once it is warm.
@@ -36,8 +42,8 @@ const GROWTH_BYTES_MAX: f64 = MIB;
 /// What all clients share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Flushes so far. Clients hold it while they take a step, whoever flushes holds it alone: so everybody knows what
-    /// a flush has taken.
+    /// Flushes so far. Clients hold it while they take a step and faults while one is injected. Whoever flushes holds it
+    /// alone, so everybody knows what a flush has taken; and whoever wants to see the server at rest.
     flushes: RwLock<u64>,
     /// Items stored, deleted or asked for.
     operations: AtomicU64,
@@ -60,23 +66,26 @@ fn nothing_creeps_up_under_load() {
     let began = Instant::now();
     let until = began + Duration::from_secs(seconds);
     let shared = Shared::default();
-    let (found, faults, looks) = thread::scope(|scope| {
+    let (found, faults, looks, rests) = thread::scope(|scope| {
         let (server, shared) = (&server, &shared);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| scope.spawn(move || load(server, shared, client, seed, until)))
             .collect();
         let faults = scope.spawn(move || faults::inject(server, &shared.flushes, seed, until));
-        let mut looks = Vec::new();
+        let (mut looks, mut rests) = (Vec::new(), Vec::new());
         while Instant::now() < until {
-            looks.push(look(server.pid(), began.elapsed()));
+            looks.push(look(server.pid(), began));
             thread::sleep(LOOK_INTERVAL);
+            if began.elapsed() >= REST_INTERVAL * (rests.len() as u32 + 1) {
+                rests.push(look_at_rest(server, shared, began));
+            }
         }
         let mut found = Found::default();
         for client in clients {
             found.add(client.join().expect("every request is answered"));
         }
         let faults = faults.join().expect("every fault is survived");
-        (found, faults, looks)
+        (found, faults, looks, rests)
     });
     let operations = shared.operations.into_inner();
     println!(
@@ -87,11 +96,14 @@ fn nothing_creeps_up_under_load() {
     assert!(found.hits > 0, "nothing was ever hit");
     assert_eq!(server.stats().number("connection_panics"), 0);
 
-    // The first half warms up: tiers, caches and the allocator come to their size. A flush, less memory for a moment and
-    // half-sent values move resident memory by tens of MiB; what creeps is in the least of each minute too.
+    // The first half warms up: tiers, caches and the allocator come to their size. Under load, a flush, less memory for a
+    // moment and half-sent values move resident memory by tens of MiB; what creeps is there at rest too.
     let warm = &looks[looks.len() / 2..];
-    let least: Vec<Look> = looks_of_minutes(warm).filter_map(least).collect();
-    let growth = slope(&least) * 600.0;
+    let growth = slope(&rests[rests.len() / 2..]) * 600.0;
+    for rest in &rests {
+        let resident = rest.resident / MIB;
+        println!("at rest after {:4.0} s: {resident:.1} MiB", rest.seconds);
+    }
     for minute in looks_of_minutes(&looks) {
         println!("{}", minute_line(minute));
     }
@@ -117,13 +129,6 @@ fn nothing_creeps_up_under_load() {
 /// The looks, a minute each.
 fn looks_of_minutes(looks: &[Look]) -> impl Iterator<Item = &[Look]> {
     looks.chunk_by(|one, next| (one.seconds / 60.0) as u64 == (next.seconds / 60.0) as u64)
-}
-
-fn least(looks: &[Look]) -> Option<Look> {
-    let least = looks
-        .iter()
-        .min_by(|one, other| one.resident.total_cmp(&other.resident));
-    least.copied()
 }
 
 /// How resident memory was within a minute.
@@ -222,11 +227,32 @@ impl Load<'_> {
     }
 }
 
-fn look(pid: u32, since: Duration) -> Look {
+fn look(pid: u32, began: Instant) -> Look {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the server runs");
     Look {
-        seconds: since.as_secs_f64(),
+        seconds: began.elapsed().as_secs_f64(),
         resident: process::resident_bytes(pid) as f64,
         files: files.count() as u64,
     }
+}
+
+/// Stops clients and faults until the server holds nothing for them any more.
+fn look_at_rest(server: &Server, shared: &Shared, began: Instant) -> Look {
+    let _alone = shared.flushes.write().expect("nobody panicked");
+    let mut least = look(server.pid(), began);
+    let mut settled = 0;
+    for _ in 0..REST_LOOKS_MAX {
+        thread::sleep(LOOK_INTERVAL);
+        let next = look(server.pid(), began);
+        settled = if next.resident < least.resident {
+            least = next;
+            0
+        } else {
+            settled + 1
+        };
+        if settled == SETTLED_LOOKS {
+            break;
+        }
+    }
+    least
 }

@@ -36,7 +36,9 @@ pub fn inject(server: &Server, flushes: &RwLock<u64>, seed: u64, until: Instant)
     let mut faults = Faults::default();
     while Instant::now() < until {
         // Most of them often, those that empty the cache seldom.
-        match random.below(1000) {
+        let kind = random.below(1000);
+        let acting = (kind < 998).then(|| flushes.read().expect("nobody panicked"));
+        match kind {
             0..300 => {
                 break_off(server, |stream| {
                     let length = random.between(1, 1 << 20);
@@ -79,6 +81,7 @@ pub fn inject(server: &Server, flushes: &RwLock<u64>, seed: u64, until: Instant)
                 faults.flushes += 1;
             }
         }
+        drop(acting);
         // Faults are not the load; nothing is waited for.
         thread::sleep(PAUSE);
     }
