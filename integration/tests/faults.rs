@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tiercache_integration::client::{Client, Stats};
-use tiercache_integration::eventually;
 use tiercache_integration::load::Items;
 use tiercache_integration::server::{Server, mutants_binary, tiercache_binary};
 use tiercache_integration::tiers::{figures, wait_until_at_rest};
+use tiercache_integration::{eventually, number_from_env};
 
 const ITEMS: Items = Items { value_bytes: 1024 };
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -69,7 +69,12 @@ fn one_read_answers_a_herd() {
     let mut tiered = Tiered::new(&mutants_binary(), &["-m", "16", "-c", "2000"], &[]);
     tiered.store(0..2000);
     assert!(tiered.server.terminate(STOP_LIMIT).success());
-    set(&mut tiered.server, &[("TIERCACHE_READ_MS", "200")]);
+    // Long enough for all to ask meanwhile, however busy the machine is.
+    let read_ms = number_from_env("TIERCACHE_TEST_READ_MS", 200);
+    set(
+        &mut tiered.server,
+        &[("TIERCACHE_READ_MS", &read_ms.to_string())],
+    );
     tiered.server.start();
     let mut herd: Vec<Client> = (0..HERD).map(|_| tiered.server.connect()).collect();
     let before = tiered.server.stats();
@@ -84,7 +89,7 @@ fn one_read_answers_a_herd() {
         assert_eq!(hits, [(key.clone(), ITEMS.value(7, 0))]);
     }
     println!(
-        "{HERD} clients answered in {:?} by a device that takes 200 ms",
+        "{HERD} clients answered in {:?} by a device that takes {read_ms} ms",
         asked.elapsed()
     );
     let after = tiered.server.stats();
@@ -92,30 +97,26 @@ fn one_read_answers_a_herd() {
     assert_eq!(after.growth(&before, "get_hits"), HERD as u64);
 }
 
-// Dry takes a few megabytes per second, clients store many more: the queue keeps its bound, and every item is either
-// there or counted as dropped.
+// Dry takes a few megabytes per second, a client stores many more: the queue keeps its bound, every item is either there
+// or counted as dropped, and hardly a set waits.
 #[test]
 fn what_a_slow_device_cannot_take_is_counted() {
-    const COUNT: u64 = 60_000;
-    let tiered = Tiered::new(
-        &mutants_binary(),
-        &["-m", "16"],
-        &[("TIERCACHE_WRITE_MS", "100")],
-    );
+    let count = number_from_env("TIERCACHE_TEST_FLOOD_ITEMS", 60_000);
+    let mut without = Server::stopped(&[], &mutants_binary(), &["-m", "16"]);
+    without.start();
+    println!("without dry: {}", store_singly(&without, count, || {}));
+    let write_ms = number_from_env("TIERCACHE_TEST_WRITE_MS", 100).to_string();
+    let slow = [("TIERCACHE_WRITE_MS", write_ms.as_str())];
+    let tiered = Tiered::new(&mutants_binary(), &["-m", "16"], &slow);
     let mut queue_max = 0;
-    let started = Instant::now();
-    for from in (0..COUNT).step_by(1000) {
-        tiered.store(from..from + 1000);
+    let times = store_singly(&tiered.server, count, || {
         queue_max = queue_max.max(tiered.server.stats().number("dry_queue_bytes"));
-    }
-    let stored = started.elapsed();
+    });
     let stats = tiered.server.stats();
     let dropped = sum(&stats, "demote_dropped_");
-    println!(
-        "{COUNT} items stored in {stored:?}, {dropped} dropped, at most {queue_max} bytes queued"
-    );
+    println!("with a slow one: {times}; {dropped} dropped, at most {queue_max} bytes queued");
     assert!(
-        dropped > COUNT / 10,
+        dropped > count / 10,
         "the device was not too slow: {}",
         figures(&stats)
     );
@@ -125,17 +126,39 @@ fn what_a_slow_device_cannot_take_is_counted() {
         "{queue_max} bytes queued"
     );
     let found = ITEMS
-        .read(&mut tiered.server.connect(), 0..COUNT, |_| Some(0))
+        .read(&mut tiered.server.connect(), 0..count, |_| Some(0))
         .expect("the server answers");
     let stats = tiered.server.stats();
     assert_eq!(found.wrong, [""; 0]);
     let gone = sum(&stats, "demote_dropped_") + stats.number("dry_evictions");
     assert_eq!(
         stats.number("curr_items") + gone,
-        COUNT,
+        count,
         "{}",
         figures(&stats)
     );
+}
+
+/// Stores items one after the other and calls `look` now and then; how long the sets took.
+fn store_singly(server: &Server, count: u64, mut look: impl FnMut()) -> String {
+    let mut client = server.connect();
+    let mut times = Vec::new();
+    let began = Instant::now();
+    for number in 0..count {
+        let (key, value) = (Items::key(number), ITEMS.value(number, 0));
+        let asked = Instant::now();
+        let answer = client.set(&key, &value).expect("the server answers");
+        times.push(asked.elapsed());
+        assert_eq!(answer, b"STORED");
+        if number % 1000 == 999 {
+            look();
+        }
+    }
+    let took = began.elapsed();
+    times.sort();
+    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1000];
+    let (half, p99, p999) = (at(500), at(990), at(999));
+    format!("{count} sets in {took:.1?}, p50 {half:.1?}, p99 {p99:.1?}, p99.9 {p999:.1?}")
 }
 
 // A stop that is cut short by a second signal is no clean one, and nothing older comes back.
