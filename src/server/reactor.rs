@@ -4,6 +4,7 @@
 //! Edge-triggered: the kernel tells once that something came, so an answered request costs it no
 //! second look. What is not drained yet is remembered beside the socket (`crate::socket`).
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::Notify;
 
 /// Events that one look takes; the others come with the next. Few, so that those who are told to
 /// end give their memory back before many more have taken some.
-const EVENTS_MAX: usize = 16;
+pub(super) const EVENTS_MAX: usize = 16;
 
 /// Stands for the bell among the sockets' numbers.
 const BELL: u64 = u64::MAX;
@@ -118,6 +119,11 @@ impl Events {
         self.0.clear();
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether more may be waiting.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() == EVENTS_MAX
@@ -139,7 +145,7 @@ impl Events {
 /// The numbers of those that are to be looked at though their sockets say nothing.
 #[derive(Debug)]
 pub(super) struct Woken {
-    numbers: Mutex<Vec<usize>>,
+    numbers: Mutex<VecDeque<usize>>,
     /// Where the worker waits, or is about to: it would not see a new number there.
     asleep: AtomicU8,
     bell: OwnedFd,
@@ -155,7 +161,7 @@ impl Woken {
 
     /// Has a number looked at soon. From any thread.
     pub(super) fn wake(&self, number: usize) {
-        self.numbers.lock().push(number);
+        self.numbers.lock().push_back(number);
         match self.asleep.swap(Woken::AWAKE, Relaxed) {
             Woken::FOR_SOCKETS => {
                 // It fails only when the count is full, and then it has rung already.
@@ -193,10 +199,12 @@ impl Woken {
         self.asleep.store(Woken::AWAKE, Relaxed);
     }
 
-    /// Replaces `numbers`, which are done, by those woken since.
-    pub(super) fn take(&self, numbers: &mut Vec<usize>) {
+    /// Replaces `numbers`, which are done, by those that have been woken for the longest time, `count` at most.
+    pub(super) fn take(&self, numbers: &mut Vec<usize>, count: usize) {
         numbers.clear();
-        std::mem::swap(numbers, &mut self.numbers.lock());
+        let mut woken = self.numbers.lock();
+        let count = count.min(woken.len());
+        numbers.extend(woken.drain(..count));
     }
 
     /// Waits within a runtime until somebody is woken.
