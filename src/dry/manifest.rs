@@ -166,6 +166,7 @@ pub(super) fn claim(
     let manifest = Manifest {
         fields: Fields {
             clean: false,
+            astray: false,
             ..*fields
         },
         segments: Vec::new(),
@@ -238,6 +239,10 @@ impl Core {
     pub(super) fn claim_late(&self, spool: &Spool) -> io::Result<()> {
         let before = read(spool)?.map(|(_, tag)| tag);
         let claimed = claim(spool, &self.state.fields(), before.as_ref())?;
+        if claimed.is_some() {
+            self.state
+                .update(Sync::Device, |fields| fields.astray = false)?;
+        }
         *self.claimed.lock() = claimed;
         Ok(())
     }
@@ -247,12 +252,7 @@ impl Core {
         if !self.holds_store(spool)? {
             return Ok(());
         }
-        let known = |name: &str| {
-            name == NAME
-                || spool
-                    .segment_of(name)
-                    .is_some_and(|id| self.table.get(id).is_some())
-        };
+        let known = |id| self.table.get(id).is_some();
         let orphans = spool.collect_orphans(&known, self.limits.orphan_age)?;
         if orphans > 0 {
             tracing::info!(

@@ -180,6 +180,11 @@ pub(super) fn open(
         .max();
     fields.next_segment = fields.next_segment.max(used.map_or(1, |id| id + 1));
     take_over(&mut fields, boot, limits.power, &clock);
+    fields.astray |= match (&spool, &before) {
+        // If a remote store knows the folder.
+        (None, _) => fields.claim != 0,
+        (Some(_), before) => matches!(before, Before::Unknown),
+    };
     if spool.is_some() {
         let [random] = random_words().map_err(failed("draw a number for"))?;
         // Zero is what older runs say.
@@ -191,6 +196,10 @@ pub(super) fn open(
         Some(spool) => claim(spool, &fields, before)?,
         None => None,
     };
+    if claimed.is_some() {
+        let found = state.update(Sync::Device, |fields| fields.astray = false);
+        found.map_err(failed("write state of"))?;
+    }
 
     Point::StartMarked.pass();
     let mut gone: Vec<u32> = ids
@@ -313,6 +322,15 @@ fn ask_manifest(
             };
             Found::Trusted(fields, kills)
         }
+        (Whose::Left(_), found) if is_astray(&found) => cold(
+            found,
+            "a run on this spool did without the remote store, which may hold what is older",
+        ),
+        // Before a lost spool there may have been a run that did without the store.
+        (Whose::Left(_), found) if config.optional && matches!(found, Found::New) => {
+            let why = "with dry.optional and without a spool nobody knows whether the remote store is up to date";
+            Found::NotTrusted(None, why.to_owned())
+        }
         (Whose::Left(manifest), _) if !config.reset => {
             let segments = manifest.segments.len();
             tracing::info!(
@@ -332,6 +350,14 @@ fn ask_manifest(
         (_, found) => found,
     };
     Ok((found, Before::Claimed(tag, last.claim)))
+}
+
+/// Whether a run on this spool did without the store.
+fn is_astray(found: &Found) -> bool {
+    match found {
+        Found::Trusted(fields, _) | Found::NotTrusted(Some(fields), _) => fields.astray,
+        _ => false,
+    }
 }
 
 /// Makes the remote store this run's.
@@ -410,6 +436,8 @@ fn fresh(old: Option<Fields>) -> io::Result<Fields> {
         seed,
         incarnation: old.incarnation,
         wall: old.wall,
+        astray: old.astray,
+        claim: old.claim,
         versions_reserved: old.versions_reserved.max(old.flush_version),
         // A flush that is due empties an empty folder, and one that is not must still come.
         flush_deadline: old.flush_deadline,

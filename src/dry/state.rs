@@ -28,6 +28,7 @@ const BOOT_TIME_SLACK_US: u64 = 5_000_000;
 const CLEAN: u64 = 1;
 const FAILED: u64 = 2;
 const POWER: u64 = 4;
+const ASTRAY: u64 = 8;
 
 /// Which run of the machine this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +76,9 @@ pub(super) struct Fields {
     pub(super) failed: bool,
     /// The last run committed kills to the device.
     pub(super) power: bool,
+    /// A run has served from this folder without the remote store, whose manifest does not know of it: what that tells
+    /// may be older than what this run's clients were told.
+    pub(super) astray: bool,
     /// The latest time known; items that had expired by then stay so.
     pub(super) wall: UnixSeconds,
     /// Records with this version or a lower one are flushed.
@@ -98,7 +102,10 @@ pub(super) struct Fields {
 impl Fields {
     pub(super) fn encode(&self) -> [u64; FIELDS_WORDS] {
         let bit = |on: bool, bit: u64| if on { bit } else { 0 };
-        let marks = bit(self.clean, CLEAN) | bit(self.failed, FAILED) | bit(self.power, POWER);
+        let marks = bit(self.clean, CLEAN)
+            | bit(self.failed, FAILED)
+            | bit(self.power, POWER)
+            | bit(self.astray, ASTRAY);
         let mut words = [
             MAGIC,
             self.uuid,
@@ -138,6 +145,7 @@ impl Fields {
             clean: words[8] & CLEAN != 0,
             failed: words[8] & FAILED != 0,
             power: words[8] & POWER != 0,
+            astray: words[8] & ASTRAY != 0,
             wall: words[9] as u32,
             flush_version: words[10],
             flush_segment: words[11] as u32,
@@ -292,6 +300,7 @@ mod tests {
             },
             incarnation: 7,
             power: true,
+            astray: true,
             wall: 8,
             flush_version: 9,
             flush_segment: 10,

@@ -174,13 +174,6 @@ impl Spool {
         Kept::write(&self.folder, segment, bytes, ranges, from, self.sync).map(drop)
     }
 
-    /// The segment of this store whose object has that name.
-    pub(in super::super) fn segment_of(&self, name: &str) -> Option<u32> {
-        let (uuid, segment) = name.split_once('-')?;
-        let own = u64::from_str_radix(uuid, 16).ok() == self.far.uuid.get().copied();
-        segment.parse().ok().filter(|_| own)
-    }
-
     /// Where the objects are, for messages.
     pub(in super::super) fn place(&self) -> &str {
         self.far.remote.place()
@@ -250,15 +243,20 @@ impl Spool {
         !self.state.lock().doomed.is_empty()
     }
 
-    /// Deletes the objects that `known` does not name and that are older than `age`; how many.
+    /// Deletes the segments that `known` does not know, and those of former stores at this place, if they are older than
+    /// `age`; how many. Whatever has another name is not ours.
     pub(in super::super) fn collect_orphans(
         &self,
-        known: &dyn Fn(&str) -> bool,
+        known: &dyn Fn(u32) -> bool,
         age: Duration,
     ) -> io::Result<u64> {
+        let own = self.far.uuid.get().copied();
         let mut orphans = 0;
         for Listed { name, age: found } in self.far.list()? {
-            if found >= age && !known(&name) {
+            let Some((uuid, segment)) = parse_object_name(&name) else {
+                continue;
+            };
+            if found >= age && !(Some(uuid) == own && known(segment)) {
                 self.far.delete(&name)?;
                 self.far.figures.orphans.fetch_add(1, Relaxed);
                 orphans += 1;
@@ -463,11 +461,22 @@ impl SegmentFile for SpoolFile {
     }
 }
 
+/// The name of a segment's object: numbers alone, and another store's are others, so that an object is never written
+/// over.
+fn object_name(uuid: u64, segment: u32) -> String {
+    format!("{uuid:016x}-{segment:09}")
+}
+
+/// The store and the segment that an object's name tells; none if it is not one that [`object_name`] gives.
+fn parse_object_name(name: &str) -> Option<(u64, u32)> {
+    let (uuid, segment) = name.split_once('-')?;
+    let found = (u64::from_str_radix(uuid, 16).ok()?, segment.parse().ok()?);
+    (object_name(found.0, found.1) == name).then_some(found)
+}
+
 impl Far {
-    /// Numbers alone, and another store's are others: an object is never written over.
     fn name(&self, segment: u32) -> String {
-        let uuid = self.uuid.get().expect("begun before any segment");
-        format!("{uuid:016x}-{segment:09}")
+        object_name(*self.uuid.get().expect("begun before any segment"), segment)
     }
 
     fn put(&self, segment: u32, file: &std::path::Path, bytes: u64) -> io::Result<()> {

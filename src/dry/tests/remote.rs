@@ -306,12 +306,25 @@ fn objects_that_nothing_names_are_deleted_once_they_are_old() {
     let (remote, first) = filled(dirs[0].path(), 0..3000);
     first.dry.close(Close::Dirty).unwrap();
     assert!(remote.names().len() > 2);
+    // Another server's in a folder below, and what others keep beside it.
+    let others = [
+        "1/0123456789abcdef-000000001",
+        "1/manifest",
+        "0123456789abcdef-1",
+        "report-2026",
+    ];
+    for name in others {
+        remote.replace(name, vec![1], None).unwrap();
+    }
     let config = DryConfig {
         orphan_age: crate::units::Span::ms(1),
         ..remote_config(dirs[1].path())
     };
     let second = open(&config, &remote);
-    wait_until(|| remote.names() == ["manifest"]);
+    let mut left = others.to_vec();
+    left.push("manifest");
+    left.sort_unstable();
+    wait_until(|| remote.names() == left);
     assert!(remote_stats(&second).orphans > 1);
 }
 
@@ -345,20 +358,65 @@ fn a_store_that_does_not_answer_is_an_error_at_start_unless_it_is_optional() {
 
 // A run without the remote store kills nothing in it: what is there must not come back afterwards.
 #[test]
-fn a_run_on_the_spool_alone_ends_what_is_remote() {
-    let dir = tempfile::tempdir().unwrap();
-    let remote = Arc::new(MemoryRemote::default());
-    let config = remote_config(dir.path());
-    let first = open(&config, &remote);
-    set_all(&first, 0..3000);
-    uploaded(&first);
-    first.dry.close(Close::Clean).unwrap();
-    drop(first);
-    let local = Caller::open(&config);
-    let _ = local.set("key 1", "newer");
-    local.dry.close(Close::Clean).unwrap();
-    drop(local);
-    let again = open(&config, &remote);
-    assert_ne!(again.get("key 1"), Some(long(1)));
-    assert_eq!(again.get("key 2"), None);
+fn runs_on_the_spool_alone_end_what_is_remote() {
+    let elsewhere = Boot {
+        id: [9, 9],
+        time_us: 7,
+    };
+    for (runs, close, boot) in [
+        (1, Close::Clean, boot()),
+        (2, Close::Clean, boot()),
+        (1, Close::Dirty, elsewhere),
+        (2, Close::Dirty, elsewhere),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (remote, first) = filled(dir.path(), 0..3000);
+        let config = remote_config(dir.path());
+        first.dry.close(Close::Clean).unwrap();
+        drop(first);
+        for run in 0..runs {
+            let local = Caller::open(&config);
+            let _ = local.set("key 1", &format!("newer {run}"));
+            local.dry.close(close).unwrap();
+        }
+        let again = open_in(&config, &remote, boot);
+        assert_ne!(again.get("key 1"), Some(long(1)), "{runs} {close:?}");
+        assert_eq!(again.get("key 2"), None, "{runs} {close:?}");
+    }
+}
+
+// A run that the store could not be told of has overwritten what is there, whether its spool is still there or not.
+#[test]
+fn runs_without_an_answer_of_the_store_end_what_is_remote() {
+    for close in [Close::Clean, Close::Dirty] {
+        for lost in [false, true] {
+            let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            let (remote, first) = filled(dirs[0].path(), 0..3000);
+            first.dry.close(Close::Clean).unwrap();
+            drop(first);
+            let optional = |number: usize| DryConfig {
+                optional: true,
+                ..remote_config(dirs[number].path())
+            };
+            remote.down.store(true, SeqCst);
+            let second = open(&optional(0), &remote);
+            let _ = second.set("key 1", "newer");
+            // What waits for the store stays in the spool.
+            let _ = second.dry.close(close);
+            drop(second);
+            remote.down.store(false, SeqCst);
+            let third = open(&optional(usize::from(lost)), &remote);
+            assert_ne!(third.get("key 1"), Some(long(1)), "{close:?} {lost}");
+            assert_eq!(third.get("key 2"), None, "{close:?} {lost}");
+            // From here on the manifest is of this spool's runs again.
+            set_all(&third, 0..3000);
+            uploaded(&third);
+            third.dry.close(Close::Clean).unwrap();
+            drop(third);
+            let dir = tempfile::tempdir().unwrap();
+            let fourth = open(&remote_config(dir.path()), &remote);
+            assert_eq!(*fourth.dry.start(), Start::Adopted, "{close:?} {lost}");
+            check_all(&fourth, 0..3000);
+        }
+    }
 }
