@@ -237,6 +237,8 @@ impl Core {
     /// Takes the store over when it could not be asked at start: the tier began cold, so that whatever it
     /// holds may go.
     pub(super) fn claim_late(&self, spool: &Spool) -> io::Result<()> {
+        // What a start makes in a new store that answers.
+        spool.check()?;
         let before = read(spool)?.map(|(_, tag)| tag);
         let claimed = claim(spool, &self.state.fields(), before.as_ref())?;
         if claimed.is_some() {

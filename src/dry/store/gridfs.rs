@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{Acknowledgment, ClientOptions, IndexOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, IndexOptions, ReadPreference, SelectionCriteria, WriteConcern,
+};
 use mongodb::{Client, Collection, IndexModel};
 
 use super::super::config::MongoDbConfig;
@@ -73,9 +75,12 @@ impl GridFs {
                 .server_selection_timeout
                 .get_or_insert(SELECTION_TIMEOUT);
             options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
-            options
-                .write_concern
-                .get_or_insert(WriteConcern::builder().w(Acknowledgment::Majority).build());
+            // Whatever the connection string says: with less, what was read or written may be undone, and an older
+            // manifest be believed.
+            options.write_concern =
+                Some(WriteConcern::builder().w(Acknowledgment::Majority).build());
+            options.selection_criteria =
+                Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
             Client::with_options(options).map_err(|error| failed("connect", &error))
         })?;
         let database = client.database(&config.database);

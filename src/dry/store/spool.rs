@@ -174,6 +174,11 @@ impl Spool {
         Kept::write(&self.folder, segment, bytes, ranges, from, self.sync).map(drop)
     }
 
+    /// Whether the store can be used; see [`Remote::check`].
+    pub(in super::super) fn check(&self) -> io::Result<()> {
+        self.far.remote.check()
+    }
+
     /// Where the objects are, for messages.
     pub(in super::super) fn place(&self) -> &str {
         self.far.remote.place()
