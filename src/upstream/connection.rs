@@ -108,6 +108,29 @@ struct Pending {
 }
 
 impl Pending {
+    /// Forgets whole requests that are sent, once they are more than what is not: where a backlog never ends, all that was
+    /// ever sent would be kept.
+    fn drop_sent(&mut self) {
+        if self.sent <= BUFFER_KEPT_BYTES_MAX.max(self.bytes.len() / 2) {
+            return;
+        }
+        let sent_to = self.begin + self.sent as u64;
+        let begun = self
+            .in_flight
+            .partition_point(|request| request.begin <= sent_to);
+        // The last of those that have begun to be sent stays.
+        let kept_from = begun
+            .checked_sub(1)
+            .map(|last| self.in_flight[last].begin)
+            .filter(|begin| *begin > self.begin);
+        if let Some(kept_from) = kept_from {
+            let count = (kept_from - self.begin) as usize;
+            self.bytes.drain(..count);
+            self.sent -= count;
+            self.begin = kept_from;
+        }
+    }
+
     /// Whether something was sent that is not answered yet.
     fn awaits_answers(&self) -> bool {
         let sent_to = self.begin + self.sent as u64;
@@ -387,6 +410,7 @@ impl Connection {
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => {
                     stream.write_blocked = true;
+                    pending.drop_sent();
                     return Ok(());
                 }
             }
@@ -520,5 +544,39 @@ fn opaque_fits(reply: &Reply<'_>, opaque: u32) -> bool {
             None => !matches!(reply.status, MetaStatus::Value | MetaStatus::Done),
         },
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST_BYTES: usize = 100_000;
+
+    #[test]
+    fn whole_requests_that_are_sent_are_forgotten() {
+        let mut pending = Pending::default();
+        for number in 0..10 {
+            pending.in_flight.push_back(InFlight {
+                opaque: 0,
+                since: Instant::now(),
+                begin: pending.bytes.len() as u64,
+                done: Box::new(|_| Verdict::Fits),
+            });
+            pending
+                .bytes
+                .resize((number + 1) * REQUEST_BYTES, number as u8);
+        }
+        let mut after = |sent| {
+            pending.sent = sent;
+            pending.drop_sent();
+            let first = pending.bytes[0];
+            (pending.begin, pending.sent, pending.bytes.len(), first)
+        };
+        assert_eq!(after(450_000), (0, 450_000, 1_000_000, 0));
+        assert_eq!(after(650_000), (600_000, 50_000, 400_000, 6));
+        assert_eq!(after(250_000), (600_000, 250_000, 400_000, 6));
+        // Between two requests nothing is sent, which lets the connection go elsewhere.
+        assert_eq!(after(300_000), (900_000, 0, 100_000, 9));
     }
 }

@@ -135,6 +135,31 @@ fn strict_always_reads_the_newest_and_moves_no_value_for_it() {
     assert_eq!(get(&mut reader), None);
 }
 
+// The story of a stale read: a server without CAS tells 0 of every value, and said of every copy that it is current.
+#[test]
+fn nothing_is_copied_of_servers_without_cas() {
+    for sharing in ["through", "strict"] {
+        let pool = Pool::of(&[1], |port| {
+            Server::tiercache(&["-p", port, "-m", "64", "-C"])
+        });
+        let near = ["--cold-sharing", sharing];
+        let (one, other) = (
+            pool.patient_near_cache(&near),
+            pool.patient_near_cache(&near),
+        );
+        let (mut writer, mut reader) = (one.connect(), other.connect());
+        for value in ["first", "second", "third"] {
+            set(&mut writer, value);
+            for client in [&mut reader, &mut writer] {
+                assert_eq!(get(client).as_deref(), Some(value.as_bytes()), "{sharing}");
+            }
+        }
+        for server in [&one, &other] {
+            assert_eq!(server.stats().number("hot_hits"), 0, "{sharing}");
+        }
+    }
+}
+
 // The story of a stale read: a server is started anew and counts its CAS uniques anew. Another client stores a key, which
 // gets the unique that the copy has, and the server says that the copy is current.
 #[test]

@@ -16,6 +16,7 @@ use tiercache_protocol::request::{
 
 use super::super::detail::Event;
 use super::super::late::Late;
+use super::read::tells_apart;
 use super::relay::{self, Asked};
 use super::{Place, Proxy, failed, form_for_pool};
 use crate::tier::Copied;
@@ -158,7 +159,7 @@ impl Proxy {
             Box::new(move |outcome| {
                 let status = status(&outcome);
                 let stored = status == Some(MetaStatus::Done);
-                let taken = match (&value, cas(&outcome)) {
+                let taken = match (&value, tells_apart(cas(&outcome))) {
                     (Some(value), Some(cas)) if stored => Some(Copied {
                         flags,
                         cas,
@@ -287,10 +288,12 @@ impl Proxy {
                     {
                         Verdict::Fits
                     }
-                    Outcome::Reply(Reply::Meta(_)) => Verdict::Garbled,
-                    Outcome::Reply(_) | Outcome::Failed(_) => {
+                    outcome => {
                         asked_server.keep_delete(&kept);
-                        Verdict::Fits
+                        match outcome {
+                            Outcome::Reply(Reply::Meta(_)) => Verdict::Garbled,
+                            _ => Verdict::Fits,
+                        }
                     }
                 };
                 done();
