@@ -4,7 +4,6 @@
 //! Edge-triggered: the kernel tells once that something came, so an answered request costs it no
 //! second look. What is not drained yet is remembered beside the socket (`crate::socket`).
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use tokio::sync::Notify;
 
 /// Events that one look takes; the others come with the next. Few, so that those who are told to
 /// end give their memory back before many more have taken some.
-pub(super) const EVENTS_MAX: usize = 16;
+const EVENTS_MAX: usize = 16;
 
 /// Stands for the bell among the sockets' numbers.
 const BELL: u64 = u64::MAX;
@@ -119,11 +118,6 @@ impl Events {
         self.0.clear();
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// Whether more may be waiting.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() == EVENTS_MAX
@@ -145,7 +139,7 @@ impl Events {
 /// The numbers of those that are to be looked at though their sockets say nothing.
 #[derive(Debug)]
 pub(super) struct Woken {
-    numbers: Mutex<VecDeque<usize>>,
+    numbers: Mutex<Vec<usize>>,
     /// Where the worker waits, or is about to: it would not see a new number there.
     asleep: AtomicU8,
     bell: OwnedFd,
@@ -161,7 +155,7 @@ impl Woken {
 
     /// Has a number looked at soon. From any thread.
     pub(super) fn wake(&self, number: usize) {
-        self.numbers.lock().push_back(number);
+        self.numbers.lock().push(number);
         match self.asleep.swap(Woken::AWAKE, Relaxed) {
             Woken::FOR_SOCKETS => {
                 // It fails only when the count is full, and then it has rung already.
@@ -199,12 +193,10 @@ impl Woken {
         self.asleep.store(Woken::AWAKE, Relaxed);
     }
 
-    /// Replaces `numbers`, which are done, by those that have been woken for the longest time, `count` at most.
-    pub(super) fn take(&self, numbers: &mut Vec<usize>, count: usize) {
+    /// Replaces `numbers`, which are done, by those woken since.
+    pub(super) fn take(&self, numbers: &mut Vec<usize>) {
         numbers.clear();
-        let mut woken = self.numbers.lock();
-        let count = count.min(woken.len());
-        numbers.extend(woken.drain(..count));
+        std::mem::swap(numbers, &mut self.numbers.lock());
     }
 
     /// Waits within a runtime until somebody is woken.

@@ -32,7 +32,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::reactor::{EVENTS_MAX, Events, Reactor, Sleep, Woken};
+use super::reactor::{Events, Reactor, Sleep, Woken};
 use crate::socket::Readiness;
 
 /// The number of the worker's own task.
@@ -423,13 +423,10 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
         self.poll_woken();
     }
 
-    /// Polls some of those that were woken so far; who is woken meanwhile comes later. With the sockets they are
-    /// [`EVENTS_MAX`] between two looks: hundreds that step aside and are woken by themselves, each with a turn's worth of
-    /// answers, must not keep a request waiting for all of theirs.
+    /// Polls those that were woken so far; who is woken meanwhile comes later.
     fn poll_woken(&mut self) {
         let mut numbers = std::mem::take(&mut self.numbers);
-        let count = EVENTS_MAX.saturating_sub(self.events.count()).max(1);
-        self.tasks.reactor.woken().take(&mut numbers, count);
+        self.tasks.reactor.woken().take(&mut numbers);
         for number in &numbers {
             match *number {
                 MAIN => self.poll_main(),
