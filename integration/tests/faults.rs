@@ -105,7 +105,7 @@ fn what_a_slow_device_cannot_take_is_counted() {
     let mut without = Server::stopped(&[], &mutants_binary(), &["-m", "16"]);
     without.start();
     println!("without dry: {}", store_singly(&without, count, || {}));
-    let write_ms = number_from_env("TIERCACHE_TEST_WRITE_MS", 100).to_string();
+    let write_ms = number_from_env("TIERCACHE_TEST_WRITE_MS", 250).to_string();
     let slow = [("TIERCACHE_WRITE_MS", write_ms.as_str())];
     let tiered = Tiered::new(&mutants_binary(), &["-m", "16"], &slow);
     let mut queue_max = 0;
