@@ -26,6 +26,7 @@ pub mod s3;
 pub mod server;
 pub mod sweep;
 pub mod tiers;
+pub mod times;
 pub mod trace;
 pub mod twemproxy;
 pub mod value;

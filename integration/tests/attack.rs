@@ -14,6 +14,7 @@ use tiercache_integration::load::Items;
 use tiercache_integration::number_from_env;
 use tiercache_integration::process;
 use tiercache_integration::server::Server;
+use tiercache_integration::times::Times;
 
 const MIB: u64 = 1024 * 1024;
 /// What an attack may add to the resident bytes of a warm server.
@@ -192,7 +193,7 @@ fn gets_in_turn(clients: &mut [Client]) -> String {
     let gets = number_from_env("TIERCACHE_TEST_ACTIVE_GETS", 5000) as usize;
     let stored = clients[0].set(b"key", b"value").expect("it is answered");
     assert_eq!(stored, b"STORED");
-    let mut times = Vec::with_capacity(gets);
+    let mut times = Times::default();
     let count = clients.len();
     for number in 0..gets {
         let client = &mut clients[number % count];
@@ -201,7 +202,7 @@ fn gets_in_turn(clients: &mut [Client]) -> String {
         times.push(before.elapsed());
         assert_eq!(value.as_deref(), Some(&b"value"[..]));
     }
-    percentiles(times)
+    times.summary()
 }
 
 /// Writes until everything is written or the server does not read on; a closed connection is the server's right.
@@ -239,12 +240,11 @@ fn check_attack(attack: impl FnOnce(&Server) -> Vec<Client>) {
         let held_open = attack(&server);
         let seconds = began.elapsed().as_secs_f64();
         over.store(true, Ordering::Relaxed);
-        let probed = prober.join().expect("every probe succeeds");
+        let mut probed = prober.join().expect("every probe succeeds");
         drop(held_open);
         println!(
-            "attack of {seconds:.1} s: {} gets succeeded, {}; {} large sets, the slowest after {:.1} ms",
-            probed.gets.len(),
-            percentiles(probed.gets),
+            "attack of {seconds:.1} s, gets: {}; {} large sets, the slowest after {:.1} ms",
+            probed.gets.summary(),
             probed.sets,
             probed.slowest_set.as_secs_f64() * 1e3,
         );
@@ -285,27 +285,11 @@ fn warm(server: &Server) {
 /// What the client beside the attackers did.
 #[derive(Debug, Default)]
 struct Probed {
-    /// How long each get took.
-    gets: Vec<Duration>,
+    /// From when each get was due until it was answered. Nothing is asserted on it: the attackers run on the same cores as
+    /// the server and this client.
+    gets: Times,
     sets: u64,
     slowest_set: Duration,
-}
-
-/// The median, and what one in a hundred and one in a thousand took longer than. Nothing is asserted on them: the
-/// attackers run on the same cores as the server and the probe.
-fn percentiles(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let at = |thousandths: usize| {
-        let time = times.get(times.len() * thousandths / 1000).or(times.last());
-        time.map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    };
-    format!(
-        "half within {:.2} ms, p99 {:.2}, p99.9 {:.2}, slowest {:.2}",
-        at(500),
-        at(990),
-        at(999),
-        at(1000)
-    )
 }
 
 /// One set and get per millisecond and one set of 512 KiB per second, each of which must succeed.
@@ -313,8 +297,8 @@ fn run_prober(server: &Server, over: &AtomicBool) -> Probed {
     let mut client = server.connect();
     let mut probed = Probed::default();
     let began = Instant::now();
-    while (probed.gets.len() as u64) < PROBES_MIN || !over.load(Ordering::Relaxed) {
-        let number = probed.gets.len() as u64;
+    while (probed.gets.count() as u64) < PROBES_MIN || !over.load(Ordering::Relaxed) {
+        let number = probed.gets.count() as u64;
         // The pace of the load; nothing is waited for.
         let due = PROBE_INTERVAL * u32::try_from(number).expect("a test is short");
         thread::sleep(due.saturating_sub(began.elapsed()));

@@ -12,6 +12,7 @@ use tiercache_integration::client::{Client, Stats};
 use tiercache_integration::load::Items;
 use tiercache_integration::server::{Server, mutants_binary, tiercache_binary};
 use tiercache_integration::tiers::{figures, wait_until_at_rest};
+use tiercache_integration::times::Times;
 use tiercache_integration::{eventually, number_from_env};
 
 const ITEMS: Items = Items { value_bytes: 1024 };
@@ -97,7 +98,7 @@ fn one_read_answers_a_herd() {
     assert_eq!(after.growth(&before, "get_hits"), HERD as u64);
 }
 
-// Dry takes a few megabytes per second, a client stores many more: the queue keeps its bound, every item is either there
+// Dry takes a megabyte per second, a client stores many: the queue keeps its bound, every item is either there
 // or counted as dropped, and hardly a set waits.
 #[test]
 fn what_a_slow_device_cannot_take_is_counted() {
@@ -142,7 +143,7 @@ fn what_a_slow_device_cannot_take_is_counted() {
 /// Stores items one after the other and calls `look` now and then; how long the sets took.
 fn store_singly(server: &Server, count: u64, mut look: impl FnMut()) -> String {
     let mut client = server.connect();
-    let mut times = Vec::new();
+    let mut times = Times::default();
     let began = Instant::now();
     for number in 0..count {
         let (key, value) = (Items::key(number), ITEMS.value(number, 0));
@@ -155,10 +156,7 @@ fn store_singly(server: &Server, count: u64, mut look: impl FnMut()) -> String {
         }
     }
     let took = began.elapsed();
-    times.sort();
-    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1000];
-    let (half, p99, p999) = (at(500), at(990), at(999));
-    format!("{count} sets in {took:.1?}, p50 {half:.1?}, p99 {p99:.1?}, p99.9 {p999:.1?}")
+    format!("sets in {took:.1?}: {}", times.summary())
 }
 
 // A stop that is cut short by a second signal is no clean one, and nothing older comes back.

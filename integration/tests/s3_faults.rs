@@ -10,6 +10,7 @@ use tiercache_integration::random::Random;
 use tiercache_integration::remote::Tiered;
 use tiercache_integration::s3::{Faults, S3Server};
 use tiercache_integration::tiers::figures;
+use tiercache_integration::times::Times;
 use tiercache_integration::{eventually, number_from_env, seed};
 
 const ITEMS: Items = Items { value_bytes: 1024 };
@@ -36,19 +37,6 @@ const STORM: Faults = Faults {
 const AFTERMATH_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long requests took.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    /// The time that so many per mille of them kept within.
-    fn per_mille(&mut self, share: usize) -> Duration {
-        self.0.sort();
-        let last = self.0.len() - 1;
-        self.0[(self.0.len() * share / 1000).min(last)]
-    }
-}
-
 /// Gets of dried items without faults and with them.
 #[derive(Default)]
 struct Dried {
@@ -60,8 +48,8 @@ struct Dried {
 impl Dried {
     fn add(&mut self, other: Dried) {
         self.found.add(other.found);
-        self.calm.0.extend(other.calm.0);
-        self.stormy.0.extend(other.stormy.0);
+        self.calm.add(other.calm);
+        self.stormy.add(other.stormy);
     }
 }
 
@@ -122,16 +110,16 @@ fn a_bucket_full_of_faults_costs_misses_alone() {
     });
     println!(
         "hot gets: {} without faults, p99 {:?}; {} with, p99 {:?}",
-        calm.0.len(),
+        calm.count(),
         calm.per_mille(990),
-        stormy.0.len(),
+        stormy.count(),
         stormy.per_mille(990),
     );
     println!(
         "dried gets, deadline 500 ms: {} without faults, p99.9 {:?}; {} with, p99.9 {:?}, the slowest {:?}; {} hits, {} misses",
-        dried.calm.0.len(),
+        dried.calm.count(),
         dried.calm.per_mille(999),
-        dried.stormy.0.len(),
+        dried.stormy.count(),
         dried.stormy.per_mille(999),
         dried.stormy.per_mille(1000),
         dried.found.hits,
@@ -173,7 +161,7 @@ fn hot_gets(tiered: &Tiered, length: Duration, times: &mut Times) {
         client.send(b"get hot\r\n").expect("the server reads");
         let hits = client.hits().expect("an answer");
         assert_eq!(hits.len(), 1, "what is hot stays");
-        times.0.push(started.elapsed());
+        times.push(started.elapsed());
     }
 }
 
@@ -212,7 +200,7 @@ fn read_and_overwrite(
         } else {
             &mut dried.calm
         };
-        times.0.push(started.elapsed());
+        times.push(started.elapsed());
         dried.found.add(one.expect("the server answers every get"));
     }
     (dried, versions)

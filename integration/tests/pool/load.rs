@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tiercache_integration::client::{Client, parse_value_line};
 use tiercache_integration::history::{Event, Histories, Record};
 use tiercache_integration::random::Random;
+use tiercache_integration::times::Times;
 use tiercache_integration::value;
 
 /// Keys that the clients fight over, a third of them on each server.
@@ -291,27 +292,8 @@ impl Worker {
     }
 }
 
-/// The time that a share of all operations took at most, and the longest; of those on the servers that `of` takes.
+/// How long operations took; of those on the servers that `of` takes.
 pub fn quantiles(times: &[(usize, Duration)], of: impl Fn(usize) -> bool) -> String {
-    let mut chosen: Vec<Duration> = times
-        .iter()
-        .filter(|(server, _)| of(*server))
-        .map(|(_, time)| *time)
-        .collect();
-    chosen.sort_unstable();
-    let at = |share: f64| {
-        let index = (chosen.len() as f64 * share) as usize;
-        chosen
-            .get(index.min(chosen.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or_default()
-    };
-    format!(
-        "{} operations, p50 {:?}, p99 {:?}, p99.9 {:?}, slowest {:?}",
-        chosen.len(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        chosen.last().copied().unwrap_or_default()
-    )
+    let chosen = times.iter().filter(|(server, _)| of(*server));
+    Times::from_iter(chosen.map(|(_, time)| *time)).summary()
 }

@@ -16,6 +16,8 @@ use tiercache_integration::server::Server;
 const BROKEN_OFF: usize = 20;
 /// Between two faults.
 const PAUSE: Duration = Duration::from_millis(20);
+/// From this one of a thousand faults on they are flushes, which happen alone.
+const FLUSHES_FROM: u64 = 998;
 /// How long a fault's client writes to a server that does not read on.
 const WRITE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -37,7 +39,7 @@ pub fn inject(server: &Server, flushes: &RwLock<u64>, seed: u64, until: Instant)
     while Instant::now() < until {
         // Most of them often, those that empty the cache seldom.
         let kind = random.below(1000);
-        let acting = (kind < 998).then(|| flushes.read().expect("nobody panicked"));
+        let acting = (kind < FLUSHES_FROM).then(|| flushes.read().expect("nobody panicked"));
         match kind {
             0..300 => {
                 break_off(server, |stream| {
@@ -64,7 +66,7 @@ pub fn inject(server: &Server, flushes: &RwLock<u64>, seed: u64, until: Instant)
                 stand_still(server);
                 faults.standstills += 1;
             }
-            990..998 => {
+            990..FLUSHES_FROM => {
                 let mut client = server.connect();
                 for megabytes in [32, 64] {
                     let line = format!("cache_memlimit {megabytes}\r\n");
