@@ -196,9 +196,9 @@ pub(super) fn open(
         Some(spool) => claim(spool, &fields, before)?,
         None => None,
     };
-    if claimed.is_some() {
-        let found = state.update(Sync::Device, |fields| fields.astray = false);
-        found.map_err(failed("write state of"))?;
+    if claimed.is_some() && fields.astray {
+        let found_again = state.update(Sync::Device, |fields| fields.astray = false);
+        found_again.map_err(failed("write state of"))?;
     }
 
     Point::StartMarked.pass();
@@ -461,41 +461,39 @@ fn random_words<const COUNT: usize>() -> io::Result<[u64; COUNT]> {
 /// Makes the numbers those of this run.
 fn take_over(fields: &mut Fields, boot: Boot, power: bool, clock: &Clock) {
     let now = clock.now();
+    let went_back = now.saturating_add(CLOCK_SLACK_S) < fields.wall;
     let deadline = fields.flush_deadline;
-    if now.saturating_add(CLOCK_SLACK_S) < fields.wall {
+    // At most, when the clock was last read.
+    let left = deadline.saturating_sub(fields.wall);
+    if went_back {
         tracing::warn!(
             behind_s = fields.wall - now,
             "the clock went back: dry items with an exptime are dropped"
         );
-        if deadline != 0 {
-            // Nobody knows how long ago it came due. What is stored from now on is flushed when it would have come due
-            // had no time passed at all.
-            flush_all(fields, clock);
-            let left = deadline.saturating_sub(fields.wall);
-            fields.flush_deadline = if left == 0 { 0 } else { now + left };
-        }
         fields.untimed_segment = fields.next_segment;
         fields.wall = now;
     }
     fields.wall = fields.wall.max(now);
-    if deadline != 0 && deadline <= fields.wall {
-        flush_all(fields, clock);
+    // By a clock that went back nobody knows how long ago it came due.
+    if deadline != 0 && (went_back || deadline <= fields.wall) {
+        tracing::info!(
+            "a delayed flush_all may have come due while the tier was down: everything is flushed"
+        );
+        fields.flush_version = fields
+            .flush_version
+            .max(fields.versions_reserved)
+            .max(clock.now_us());
+        fields.flush_segment = fields.next_segment;
+        // What is stored until it would have come due, had no time passed, is flushed then.
+        fields.flush_deadline = match left {
+            1.. if went_back => now.saturating_add(left),
+            _ => 0,
+        };
     }
     fields.boot = boot;
     fields.power = power;
     fields.clean = false;
     fields.incarnation += 1;
-}
-
-/// Applies a delayed flush to all that is there.
-fn flush_all(fields: &mut Fields, clock: &Clock) {
-    tracing::info!("a delayed flush_all came due while the tier was down: everything is flushed");
-    fields.flush_version = fields
-        .flush_version
-        .max(fields.versions_reserved)
-        .max(clock.now_us());
-    fields.flush_segment = fields.next_segment;
-    fields.flush_deadline = 0;
 }
 
 /// Writes all of the folder's content to the device.
