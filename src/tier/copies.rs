@@ -154,6 +154,10 @@ impl Copies {
     }
 
     fn keep(&self, local: &mut Local, key: &[u8], fence: Fence, copied: &Copied<'_>) {
+        // A server without CAS (memcached's `-C`) tells 0 of every value: no copy could be told from a newer one.
+        if copied.cas == 0 {
+            return;
+        }
         let latest = self.max_age_s.map(|age| fence.began.saturating_add(age));
         let exptime = match (copied.exptime, latest) {
             (NEVER, latest) => latest.unwrap_or(NEVER),

@@ -90,17 +90,11 @@ impl Read {
         }
         Some(Copied {
             flags: facts.client_flags?,
-            cas: tells_apart(facts.cas)?,
+            cas: facts.cas?,
             exptime: exptime(facts.ttl.unwrap_or(Some(unknown_ttl_s)), now),
             value: reply.value?,
         })
     }
-}
-
-/// A CAS unique that tells one value from the next; none of a server without any (memcached's `-C`), which answers 0 for
-/// all of them.
-pub(super) fn tells_apart(cas: Option<u64>) -> Option<u64> {
-    cas.filter(|cas| *cas != 0)
 }
 
 impl Proxy {

@@ -16,7 +16,6 @@ use tiercache_protocol::request::{
 
 use super::super::detail::Event;
 use super::super::late::Late;
-use super::read::tells_apart;
 use super::relay::{self, Asked};
 use super::{Place, Proxy, failed, form_for_pool};
 use crate::tier::Copied;
@@ -159,7 +158,7 @@ impl Proxy {
             Box::new(move |outcome| {
                 let status = status(&outcome);
                 let stored = status == Some(MetaStatus::Done);
-                let taken = match (&value, tells_apart(cas(&outcome))) {
+                let taken = match (&value, cas(&outcome)) {
                     (Some(value), Some(cas)) if stored => Some(Copied {
                         flags,
                         cas,
@@ -282,22 +281,16 @@ impl Proxy {
             server,
             |out, opaque| encode_delete(out, key, opaque),
             Box::new(move |outcome| {
-                let verdict = match &outcome {
-                    Outcome::Reply(Reply::Meta(reply))
-                        if matches!(reply.status, MetaStatus::Done | MetaStatus::NotFound) =>
-                    {
-                        Verdict::Fits
-                    }
-                    outcome => {
-                        asked_server.keep_delete(&kept);
-                        match outcome {
-                            Outcome::Reply(Reply::Meta(_)) => Verdict::Garbled,
-                            _ => Verdict::Fits,
-                        }
-                    }
-                };
+                let status = status(&outcome);
+                let deleted = matches!(status, Some(MetaStatus::Done | MetaStatus::NotFound));
+                if !deleted {
+                    asked_server.keep_delete(&kept);
+                }
                 done();
-                verdict
+                match status {
+                    Some(_) if !deleted => Verdict::Garbled,
+                    _ => Verdict::Fits,
+                }
             }),
         );
     }
