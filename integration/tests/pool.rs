@@ -6,6 +6,7 @@ mod admin;
 mod faults;
 mod fit;
 mod fleet;
+mod leases;
 mod load;
 mod migration;
 mod outage;

@@ -52,7 +52,7 @@ use crate::upstream::Home;
 use crate::watch::{Subscription, Watch};
 use listing::Listing;
 use plain::Window;
-use pool::Proxy;
+use pool::{Proxy, Stage};
 
 /// Bytes of answers after which a command is interrupted for them to be sent.
 pub const OUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -103,8 +103,10 @@ pub struct Progress {
     attempt: Attempt,
     /// Where answers go that come later, if there are pools.
     late: Option<Rc<Late>>,
-    /// What a pool has to do before it has begun.
-    prepared: bool,
+    /// How far it has come at a pool.
+    stage: Stage,
+    /// How often a pool had changed what it depends on before it was executed.
+    tries: u8,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
     /// Watchers and the log have heard of it.
@@ -164,8 +166,8 @@ enum For {
     Sizes,
     /// The certificates being read again.
     Certificates(Arc<Tls>),
-    /// What a pool has to do first; it is done, well or not, when the other end is dropped.
-    Pool(oneshot::Receiver<()>),
+    /// What a pool has to do, and how far the request has come then; as it was if the other end is dropped.
+    Pool(oneshot::Receiver<Stage>),
 }
 
 impl From<Blocked> for Wait {
@@ -275,8 +277,10 @@ impl Executor {
                 let sizes = tokio::task::spawn_blocking(move || cache.sizes()).await;
                 progress.listing().sizes = Some(sizes.unwrap_or_default());
             }
-            For::Pool(done) => {
-                let _ = done.await;
+            For::Pool(told) => {
+                if let Ok(stage) = told.await {
+                    progress.stage = stage;
+                }
             }
             For::Certificates(tls) => {
                 let reloaded = tokio::task::spawn_blocking(move || tls.reload()).await;

@@ -63,6 +63,8 @@ pub enum Failure {
     Lost,
     /// The value in the answer is larger than the link takes.
     TooLarge,
+    /// The answer to another request that had to be done first was an error.
+    Refused,
 }
 
 /// Whether an answer can be one to the request.

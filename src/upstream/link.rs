@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::task::spawn_local;
@@ -159,6 +159,18 @@ impl Link {
     ) {
         self.tick();
         self.connection(server).request(encode, done);
+    }
+
+    /// Has `then` run after a pause, on this thread.
+    pub fn after(&self, pause: Duration, then: impl FnOnce() + 'static) {
+        let common = Rc::clone(&self.common);
+        let mut timer = Box::pin(common.timer());
+        timer.as_mut().reset(tokio::time::Instant::now() + pause);
+        self.common.spawn(async move {
+            timer.await;
+            common.now.set(Instant::now());
+            then();
+        });
     }
 
     /// What the server of this link's connection understands; nothing before the first answer.

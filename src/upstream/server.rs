@@ -118,7 +118,12 @@ impl Server {
         self.stats.connects.load(Acquire)
     }
 
-    /// Seconds after which it has answered a request or never will.
+    /// Time after which it has answered a request or never will.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// The same in whole seconds, rounded up.
     pub fn request_seconds_max(&self) -> u32 {
         let seconds = self.request_timeout.as_secs_f64().ceil();
         seconds as u32

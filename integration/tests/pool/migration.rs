@@ -27,30 +27,38 @@ const CLIENTS: usize = 3;
 const STEPS: u64 = 60;
 
 /// A configuration file that names both pools, and its folder.
-struct Moving {
+pub(super) struct Moving {
     folder: TempDir,
     tier: &'static str,
     new: Vec<String>,
+    timeouts: &'static str,
 }
 
 impl Moving {
-    fn new(tier: &'static str, new: &Pool) -> Moving {
+    pub(super) fn new(tier: &'static str, new: &Pool) -> Moving {
         Moving {
             folder: TempDir::new().expect("a temporary folder can be made"),
             tier,
             new: new.names(),
+            timeouts: PATIENT,
         }
     }
 
-    fn write(&self, from: Option<&[String]>) {
+    /// With other lines for the timeouts.
+    pub(super) fn with_timeouts(self, timeouts: &'static str) -> Moving {
+        Moving { timeouts, ..self }
+    }
+
+    pub(super) fn write(&self, from: Option<&[String]>) {
         let from = from
             .map(|from| format!("migrate_from = {from:?}\n"))
             .unwrap_or_default();
         let text = format!(
-            "[{}]\nbackend = \"memcached\"\n[memcached]\nservers = {:?}\n{from}state = {:?}\n{PATIENT}",
+            "[{}]\nbackend = \"memcached\"\n[memcached]\nservers = {:?}\n{from}state = {:?}\n{}",
             self.tier,
             self.new,
-            self.folder.path().join("state")
+            self.folder.path().join("state"),
+            self.timeouts
         );
         fs::write(self.file(), text).expect("it can be written");
     }
@@ -59,12 +67,12 @@ impl Moving {
         self.folder.path().join("c.toml").display().to_string()
     }
 
-    fn start(&self, arguments: &[&str]) -> Server {
+    pub(super) fn start(&self, arguments: &[&str]) -> Server {
         Server::tiercache(&[&["--config", self.file().as_str()], arguments].concat())
     }
 }
 
-fn ask(client: &mut Client, request: &str) -> String {
+pub(super) fn ask(client: &mut Client, request: &str) -> String {
     let line = client.ask(request.as_bytes()).expect("it answers");
     String::from_utf8_lossy(&line).into_owned()
 }

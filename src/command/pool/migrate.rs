@@ -1,41 +1,37 @@
 //! While keys move here from an old pool: a miss is looked up there, and what changes a key does so
-//! in both.
+//! in both. [`bring`](super::bring) has how an item comes over.
 //!
 //! ```text
 //!   read    new ── miss ─▶ old ── hit ─▶ answer, then bring
-//!   bring   new: lease (`mg N`) ─▶ old: read ─▶ new: store if the lease still stands (`ms C`)
 //!   write   [bring, where what is there matters] ─▶ old: delete ─▶ new: the write ─▶ answer
 //! ```
 //!
 //! Nothing stale comes of it: an item is deleted in the old pool before it is changed in the new
-//! one, so what is read from the old pool was not changed by then. Between that read and the store
-//! the key may be deleted or flushed; that ends the lease, an item without a value that only other
-//! proxies in a migration tell from a miss, and the store fails.
+//! one, so what is read from the old pool was not changed by then. Where that delete fails, so does
+//! the request: what this process keeps to deliver later, other proxies do not know of. Only with
+//! `private`, where there are none, it is executed all the same.
+//!
+//! What depends on what is under a key (`append`, for instance) must not take another proxy's lease
+//! for an item. So it is executed for exactly the item that was found, or brought, and begun anew if
+//! that has changed since.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tiercache_protocol::exptime::Exptime;
-use tiercache_protocol::limits::EXPTIME_RELATIVE_MAX_S;
-use tiercache_protocol::reply::{MetaFacts, MetaReply, MetaStatus, Reply};
-use tiercache_protocol::request::{Delete, Form, Request, Retrieve, Store, StoreMode};
+use tiercache_protocol::reply::Reply;
+use tiercache_protocol::request::{Delete, Form, Request, StoreMode};
 use tiercache_protocol::{encode, encode_request};
 use tokio::sync::oneshot;
 
 use super::super::detail::Event;
+use super::super::late::Late;
+use super::bring::{Patience, encode_read, found};
 use super::read::{AnswerAs, Read};
-use super::{Place, Proxy};
-use crate::upstream::{Outcome, Server, Verdict, meta_form};
-
-/// How long a lease lives if nobody ends it: longer than the two requests that it is for.
-const LEASE_SECONDS: u32 = 5;
-/// Looks at a key that another proxy brings before it is taken as it is.
-const LOOKS_MAX: u32 = 50;
-
-/// What goes on once a step is done.
-type Then = Box<dyn FnOnce()>;
-/// Held by all steps that a command waits for.
-type AllDone = Rc<oneshot::Sender<()>>;
+use super::stage::{Before, Stage, Steps};
+use super::{Place, Proxy, failed};
+use crate::upstream::config::Sharing;
+use crate::upstream::{Failure, Outcome, Server, Verdict};
 
 /// What has to be done for a key before a command changes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,21 +42,23 @@ enum First {
     Bring,
 }
 
-/// Whether an item is a lease: it has no value, and its reader is told that another one fills it.
-pub(super) fn is_lease(reply: &MetaReply<'_>, facts: &MetaFacts<'_>) -> bool {
-    facts.won_by_another && !facts.stale && reply.value.is_some_and(<[u8]>::is_empty)
+/// Whether a delete is the same whatever is under its key.
+fn is_blind(delete: &Delete<'_>) -> bool {
+    delete.compare.is_none() && !delete.invalidate && !delete.clear
 }
 
 impl Proxy {
-    /// Begins what has to be done in the old pool before `request` is executed; none if it is
-    /// executed at once. The receiver hears when that is done, well or not.
-    pub(super) fn before(self: &Rc<Proxy>, request: &Request<'_>) -> Option<oneshot::Receiver<()>> {
+    /// Begins what has to be done in the old pool before `request` is executed. Tells what was found if
+    /// that is known at once; else the receiver hears it.
+    pub(super) fn before(
+        self: &Rc<Proxy>,
+        request: &Request<'_>,
+    ) -> Result<Before, oneshot::Receiver<Stage>> {
         if !self.members.borrow().is_migrating() {
-            return None;
+            return Ok(Before::Unknown);
         }
-        let (sender, receiver) = oneshot::channel();
-        // Each step holds it; the receiver hears when the last one has let it go.
-        let all = Rc::new(sender);
+        let (told, mut receiver) = oneshot::channel();
+        let all = Rc::new(Steps::new(told));
         match request {
             Request::Store(store) => {
                 let blind = store.mode == StoreMode::Set && store.compare.is_none();
@@ -68,8 +66,10 @@ impl Proxy {
                 self.prepare(store.key, first, &all);
             }
             Request::Delete(delete) => {
-                let blind = delete.compare.is_none() && !delete.invalidate && !delete.clear;
-                let first = if blind { First::Delete } else { First::Bring };
+                let first = match is_blind(delete) {
+                    true => First::Delete,
+                    false => First::Bring,
+                };
                 self.prepare(delete.key, first, &all);
             }
             Request::Arithmetic(request) => self.prepare(request.key, First::Bring, &all),
@@ -94,26 +94,84 @@ impl Proxy {
             }
             _ => {}
         }
-        (Rc::strong_count(&all) > 1).then_some(receiver)
+        drop(all);
+        match receiver.try_recv() {
+            Ok(Stage::Prepared(before)) => Ok(before),
+            _ => Err(receiver),
+        }
     }
 
-    fn prepare(self: &Rc<Proxy>, key: &[u8], first: First, all: &AllDone) {
+    /// Answers a request that cannot be executed because what had to be done first failed: a read is a
+    /// miss, a write an error. False for one that is executed all the same.
+    pub(super) fn refuse(
+        self: &Rc<Proxy>,
+        request: &Request<'_>,
+        failure: Failure,
+        late: &Rc<Late>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match request {
+            Request::Get(get) if get.last => encode::end(out),
+            Request::Get(_) => {}
+            Request::GetOne(get) => encode::binary_miss(out, get.form, get.key),
+            Request::Retrieve(retrieve) => encode::meta_miss(out, &retrieve.form),
+            Request::Store(store) => failed(out, &store.form, failure),
+            Request::Arithmetic(arithmetic) => failed(out, &arithmetic.form, failure),
+            Request::Touch(touch) => failed(out, &touch.form, failure),
+            Request::Delete(delete) => {
+                if is_blind(delete) {
+                    // It is an error, but many clients do not look at the answer.
+                    self.delete_in_pool(delete.key, late, out.len());
+                }
+                failed(out, &delete.form, failure);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn prepare(self: &Rc<Proxy>, key: &[u8], first: First, all: &Rc<Steps>) {
         let old = self.members.borrow().old_server(key).cloned();
         let Some(old) = old else { return };
         let all = Rc::clone(all);
-        let done = move || drop(all);
         match first {
-            First::Delete => self.delete_at(&old, key, done),
+            First::Delete => self.delete_in_old(&old, key, Before::Unknown, all),
             First::Bring => {
                 let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
-                let then = move || proxy.delete_at(&old, &kept, done);
-                self.bring(key, LOOKS_MAX, Box::new(then));
+                let patience = Patience::of(&old);
+                let then = move |before| match before {
+                    Before::Failed(_) => all.found(before),
+                    found => proxy.delete_in_old(&old, &kept, found, all),
+                };
+                self.bring(key, Some(patience), Box::new(then));
             }
         }
     }
 
+    fn delete_in_old(
+        self: &Rc<Proxy>,
+        old: &Arc<Server>,
+        key: &[u8],
+        found: Before,
+        all: Rc<Steps>,
+    ) {
+        let others_read = self.others_read();
+        self.delete_at(old, key, move |deleted| {
+            all.found(match deleted {
+                Err(failure) if others_read => Before::Failed(failure),
+                _ => found,
+            });
+        });
+    }
+
+    /// Whether other proxies may read from the old pool what this one knows to be deleted.
+    fn others_read(&self) -> bool {
+        self.upstream().sharing != Sharing::Private
+    }
+
     /// The old pool first: what is read there after the new one was flushed was stored since.
-    fn flush_old(self: &Rc<Proxy>, delay: Exptime, all: &AllDone) {
+    fn flush_old(self: &Rc<Proxy>, delay: Exptime, all: &Rc<Steps>) {
+        let others_read = self.others_read();
         let members = Rc::clone(&self.members.borrow());
         for server in members.old_servers() {
             let (all, flushed) = (Rc::clone(all), Arc::clone(server));
@@ -125,12 +183,22 @@ impl Proxy {
                 server,
                 |out, _| encode_request(out, &request),
                 Box::new(move |outcome| {
-                    if !matches!(outcome, Outcome::Reply(Reply::Ok)) {
-                        // A delayed one too: better too early than never.
-                        flushed.keep_flush();
+                    let failure = match outcome {
+                        Outcome::Reply(Reply::Ok) => return Verdict::Fits,
+                        Outcome::Failed(failure) => failure,
+                        Outcome::Reply(_) => Failure::Refused,
+                    };
+                    // A delayed one too: better too early than never.
+                    flushed.keep_flush();
+                    if others_read {
+                        all.found(Before::Failed(failure));
                     }
-                    drop(all);
-                    Verdict::Fits
+                    match outcome {
+                        Outcome::Reply(reply) if !matches!(reply, Reply::Error { .. }) => {
+                            Verdict::Garbled
+                        }
+                        _ => Verdict::Fits,
+                    }
                 }),
             );
         }
@@ -187,229 +255,21 @@ impl Proxy {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b"\r\n");
             });
-            self.bring(&read.key, 0, Box::new(|| {}));
+            self.bring(&read.key, None, Box::new(|_| {}));
             return Verdict::Fits;
         }
         // The answer tells what only the new pool knows, the CAS unique for instance.
         let proxy = Rc::clone(self);
         let key = read.key.clone();
-        let then = move || match Rc::try_unwrap(read) {
+        let then = move |_| match Rc::try_unwrap(read) {
             Ok(mut read) => {
                 read.looked_up_in_old = true;
                 proxy.read(read, place);
             }
             Err(read) => proxy.miss(&read, place),
         };
-        self.bring(&key, LOOKS_MAX, Box::new(then));
+        let patience = Patience::of(&self.server(&key));
+        self.bring(&key, Some(patience), Box::new(then));
         Verdict::Fits
-    }
-
-    /// Brings a key to the new pool if that does not have it. Where another proxy is about to, looks
-    /// again up to `looks_left` times.
-    fn bring(self: &Rc<Proxy>, key: &[u8], looks_left: u32, then: Then) {
-        let members = Rc::clone(&self.members.borrow());
-        let Some(old) = members.old_server(key) else {
-            return then();
-        };
-        if old.missed_delete(key) {
-            return then();
-        }
-        let (proxy, kept, old): (_, Box<[u8]>, _) = (Rc::clone(self), key.into(), Arc::clone(old));
-        self.link.request(
-            members.server(key),
-            |out, opaque| encode_lease(out, key, opaque),
-            Box::new(move |outcome| {
-                let Outcome::Reply(Reply::Meta(reply)) = &outcome else {
-                    then();
-                    return Verdict::Fits;
-                };
-                let facts = reply.flags.facts();
-                match facts.cas {
-                    Some(lease) if facts.won && !facts.stale => {
-                        proxy.fill(&old, kept, lease, then);
-                    }
-                    // Its size tells a lease from an item that another client is to renew.
-                    _ if facts.won_by_another
-                        && looks_left > 0
-                        && reply.flags.token(b's') == Some(b"0") =>
-                    {
-                        proxy.bring(&kept, looks_left - 1, then);
-                    }
-                    _ => {
-                        if facts.won {
-                            proxy.give_back(&kept, facts.cas);
-                        }
-                        then();
-                    }
-                }
-                Verdict::Fits
-            }),
-        );
-    }
-
-    /// Reads a leased key from the old pool and stores it in the new one.
-    fn fill(self: &Rc<Proxy>, old: &Arc<Server>, key: Box<[u8]>, lease: u64, then: Then) {
-        let (proxy, asked) = (Rc::clone(self), key.clone());
-        self.link.request(
-            old,
-            |out, opaque| encode_read(out, &asked, opaque),
-            Box::new(move |outcome| {
-                let (found, verdict) = match found(&key, &outcome) {
-                    Ok(found) => (found, Verdict::Fits),
-                    Err(verdict) => (None, verdict),
-                };
-                match found {
-                    Some((value, facts)) => proxy.store_leased(&key, lease, value, &facts, then),
-                    None => proxy.end_lease(&key, lease, then),
-                }
-                verdict
-            }),
-        );
-    }
-
-    fn store_leased(
-        self: &Rc<Proxy>,
-        key: &[u8],
-        lease: u64,
-        value: &[u8],
-        facts: &MetaFacts<'_>,
-        then: Then,
-    ) {
-        let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
-        let exptime = match facts.ttl {
-            Some(None) => Exptime::Never,
-            Some(Some(seconds)) if seconds > EXPTIME_RELATIVE_MAX_S => {
-                Exptime::Absolute(self.now().saturating_add(seconds))
-            }
-            Some(Some(seconds)) => Exptime::Relative(seconds),
-            None => Exptime::Relative(
-                self.upstream()
-                    .unknown_ttl_s
-                    .clamp(1, EXPTIME_RELATIVE_MAX_S),
-            ),
-        };
-        self.link.request(
-            &self.server(key),
-            |out, opaque| {
-                let store = Store {
-                    mode: StoreMode::Set,
-                    key,
-                    flags: facts.client_flags.unwrap_or(0),
-                    exptime,
-                    value,
-                    compare: Some(lease),
-                    new_cas: None,
-                    invalidate: false,
-                    vivify: None,
-                    form: Form::Meta(meta_form(key, opaque, b"")),
-                };
-                encode_request(out, &Request::Store(store));
-            },
-            Box::new(move |outcome| {
-                match &outcome {
-                    Outcome::Reply(Reply::Meta(reply)) if reply.status == MetaStatus::Done => {
-                        proxy.counters.migration_backfills.bump();
-                        then();
-                    }
-                    // The key was changed or deleted meanwhile, and the lease with it.
-                    Outcome::Reply(Reply::Meta(_)) => {
-                        proxy.counters.migration_raced.bump();
-                        then();
-                    }
-                    // Too large for the new pool, for instance.
-                    _ => proxy.end_lease(&kept, lease, then),
-                }
-                Verdict::Fits
-            }),
-        );
-    }
-
-    /// Removes a lease that was not used, unless it has become something else.
-    fn end_lease(self: &Rc<Proxy>, key: &[u8], lease: u64, then: Then) {
-        self.link.request(
-            &self.server(key),
-            |out, opaque| {
-                let request = Delete {
-                    key,
-                    compare: Some(lease),
-                    new_cas: None,
-                    invalidate: false,
-                    touch: None,
-                    clear: false,
-                    form: Form::Meta(meta_form(key, opaque, b"")),
-                };
-                encode_request(out, &Request::Delete(request));
-            },
-            Box::new(move |_| {
-                // One that stays expires.
-                then();
-                Verdict::Fits
-            }),
-        );
-    }
-}
-
-/// Asks for what a copy of an item needs.
-fn encode_read(out: &mut Vec<u8>, key: &[u8], opaque: &[u8]) {
-    encode_retrieve(out, key, opaque, b"kftv", None);
-}
-
-/// Asks for the right to fill a key that is not there.
-fn encode_lease(out: &mut Vec<u8>, key: &[u8], opaque: &[u8]) {
-    encode_retrieve(
-        out,
-        key,
-        opaque,
-        b"cs",
-        Some(Exptime::Relative(LEASE_SECONDS)),
-    );
-}
-
-fn encode_retrieve(
-    out: &mut Vec<u8>,
-    key: &[u8],
-    opaque: &[u8],
-    letters: &[u8],
-    vivify: Option<Exptime>,
-) {
-    let request = Retrieve {
-        key,
-        value: letters.contains(&b'v'),
-        known_cas: None,
-        new_cas: None,
-        vivify,
-        recache: None,
-        touch: None,
-        no_bump: false,
-        form: meta_form(key, opaque, letters),
-    };
-    encode_request(out, &Request::Retrieve(request));
-}
-
-/// The value that an old server has, if that is one to go on with; an error if the answer is none.
-fn found<'r>(
-    key: &[u8],
-    outcome: &Outcome<'r>,
-) -> Result<Option<(&'r [u8], MetaFacts<'r>)>, Verdict> {
-    let Outcome::Reply(reply) = outcome else {
-        return Ok(None);
-    };
-    let Reply::Meta(reply) = reply else {
-        return match reply {
-            Reply::Error { .. } => Ok(None),
-            _ => Err(Verdict::Garbled),
-        };
-    };
-    let facts = reply.flags.facts();
-    let about_key = facts.key.is_none_or(|told| told == key || facts.key_base64);
-    match (reply.status, reply.value) {
-        (MetaStatus::Miss, _) => Ok(None),
-        (MetaStatus::Value, Some(value)) if about_key => {
-            // What is stale, or is being renewed or filled, is left to who does so. Nor does what expires
-            // within this second come along: no time to live would say so.
-            let special = facts.stale || facts.won || facts.won_by_another || facts.key_base64;
-            Ok((!special && facts.ttl != Some(Some(0))).then_some((value, facts)))
-        }
-        _ => Err(Verdict::Garbled),
     }
 }

@@ -10,10 +10,14 @@
 //! every reply is read and written anew. A server that does not answer makes reads misses and
 //! writes errors.
 
+mod answer;
+mod bring;
 mod copy;
 mod migrate;
 mod read;
 mod relay;
+mod remove;
+mod stage;
 mod stats;
 mod write;
 
@@ -33,6 +37,8 @@ use crate::metrics::Counters;
 use crate::tier::{Copied, Copies, Fence, Local};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Dialect, Failure, Home, Link, Members, Pools, Server};
+use stage::Before;
+pub(super) use stage::Stage;
 
 /// The pools that a process answers from.
 pub struct Upstream {
@@ -183,7 +189,7 @@ impl Proxy {
     fn begin_write(&self, key: &[u8]) -> Option<Guard> {
         let members = Rc::clone(&self.members.borrow());
         for server in members.former_servers(key) {
-            self.delete_at(server, key, || {});
+            self.delete_at(server, key, |_| {});
         }
         let fence = self
             .copies()?
@@ -236,13 +242,26 @@ impl Executor {
         let Some(late) = progress.late.clone() else {
             return self.execute_here(request, progress, out);
         };
+        if progress.stage == Stage::Answered {
+            return Flow::Done;
+        }
         if late.is_full() {
             return Flow::Flush;
         }
-        if !std::mem::replace(&mut progress.prepared, true)
-            && let Some(done) = proxy.before(request)
+        if progress.stage == Stage::Begins {
+            match proxy.before(request) {
+                Ok(before) => progress.stage = Stage::Prepared(before),
+                Err(told) => return Flow::Wait(Wait(For::Pool(told))),
+            }
+        }
+        let before = match progress.stage {
+            Stage::Prepared(before) => before,
+            Stage::Begins | Stage::Answered => Before::Unknown,
+        };
+        if let Before::Failed(failure) = before
+            && proxy.refuse(request, failure, &late, out)
         {
-            return Flow::Wait(Wait(For::Pool(done)));
+            return Flow::Done;
         }
         match request {
             Request::Get(get) => return self.get_over_pool(proxy, get, progress, &late, out),
@@ -252,15 +271,27 @@ impl Executor {
                     proxy.retrieve(retrieve, Place::at(&late, out.len()));
                 }
             }
-            Request::Store(store) => proxy.store(store, Place::at(&late, out.len())),
-            Request::Delete(delete) => proxy.delete(delete, Place::at(&late, out.len())),
-            Request::Arithmetic(request) => proxy.arithmetic(request, Place::at(&late, out.len())),
-            Request::Touch(touch) => proxy.touch(touch, Place::at(&late, out.len())),
+            Request::Store(store) => {
+                let (again, flow) = progress.repeatable(before);
+                proxy.store(store, before, again, Place::at(&late, out.len()));
+                return flow;
+            }
+            Request::Delete(delete) => {
+                let (again, flow) = progress.repeatable(before);
+                proxy.delete(delete, before, again, Place::at(&late, out.len()));
+                return flow;
+            }
+            Request::Arithmetic(request) => {
+                let (again, flow) = progress.repeatable(before);
+                proxy.arithmetic(request, before, again, Place::at(&late, out.len()));
+                return flow;
+            }
+            Request::Touch(touch) => proxy.touch(touch, before, Place::at(&late, out.len())),
             Request::Inspect(inspect) => proxy.inspect(inspect, Place::at(&late, out.len())),
             Request::FlushAll { delay, form } => {
                 if self.shared.settings.flush_enabled {
                     self.local.counters.cmd_flush.bump();
-                    proxy.flush_all(*delay, form, Place::at(&late, out.len()));
+                    proxy.flush_all(*delay, form, before, Place::at(&late, out.len()));
                 } else {
                     self.flush_all(*delay, form, out);
                 }
@@ -301,6 +332,7 @@ fn failed(out: &mut Vec<u8>, client: &Form<'_>, failure: Failure) {
         Failure::TimedOut => b"SERVER_ERROR upstream server did not answer in time\r\n",
         Failure::TooLarge => b"SERVER_ERROR value is larger than this proxy takes (-I)\r\n",
         Failure::Lost => b"SERVER_ERROR lost the connection to the upstream server\r\n",
+        Failure::Refused => b"SERVER_ERROR upstream server refused\r\n",
     });
 }
 

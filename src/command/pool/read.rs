@@ -10,8 +10,8 @@ use tiercache_protocol::request::{BinaryForm, Delete, Form, Request, Retrieve, R
 
 use super::super::detail::Event;
 use super::super::is_plain;
+use super::bring::is_lease;
 use super::copy::CopyToConfirm;
-use super::migrate::is_lease;
 use super::relay::{self, Asked};
 use super::{Guard, Place, Proxy, exptime, failed, form_for_pool};
 use crate::tier::Copied;
@@ -138,6 +138,8 @@ impl Proxy {
         let wanted: &[u8] = match (self.copies().is_some(), retrieve.value) {
             (true, true) if is_plain(retrieve) => b"kfct",
             (_, true) => b"k",
+            // Tells a lease from an item.
+            (_, false) if self.members.borrow().is_migrating() => b"s",
             (_, false) => b"",
         };
         let form = form_for_pool(&retrieve.form, b"", wanted);
@@ -231,14 +233,21 @@ impl Proxy {
             self.miss(&read, place);
             return Verdict::Garbled;
         }
-        let is_missing = reply.status == MetaStatus::Miss || is_lease(reply, &facts);
-        let (read, place) = match is_missing && self.members.borrow().is_migrating() {
+        let is_migrating = self.members.borrow().is_migrating();
+        let is_leased = is_migrating && is_lease(reply, &facts);
+        let is_missing = reply.status == MetaStatus::Miss || is_leased;
+        let (read, place) = match is_missing && is_migrating {
             true => match self.read_old(read, place) {
                 Ok(()) => return Verdict::Fits,
                 Err(given_back) => given_back,
             },
             false => (read, place),
         };
+        // Whoever wants to fill a key himself is told that another does.
+        if is_leased && read.vivify.is_none() {
+            self.miss(&read, place);
+            return Verdict::Fits;
+        }
         match reply.status {
             MetaStatus::Value if read.value => self.hit(&read, guard, place, reply, &facts),
             MetaStatus::Done if read.copy.is_some() => self.confirmed(read, place),
