@@ -1,43 +1,80 @@
-//! Pools that change by SIGHUP: nothing old comes back with a server, and a change of manners is no change of places.
+//! Pools that change by SIGHUP: nothing old comes back with a server, a change of manners is no change of places, and
+//! nobody notices who does not lose a key by it.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tiercache_integration::client::Client;
-use tiercache_integration::eventually;
 use tiercache_integration::pool::Pool;
+use tiercache_integration::random::Random;
 use tiercache_integration::server::Server;
+use tiercache_integration::{eventually, number_from_env, seed};
 
 use super::NOTICED;
+use super::load::{Commands, Seen, Shared, Worker};
+use super::sharing::RELOADED;
+
+/// Clients of the proxy that is reloaded under load.
+const CLIENTS: usize = 12;
+/// Commands of a client between two looks at whether it is to end.
+const STEPS: u64 = 10;
 
 /// A proxy whose configuration file can be changed.
 struct Reloaded {
     server: Server,
     folder: TempDir,
+    tier: &'static str,
 }
 
 impl Reloaded {
     fn start(servers: &[String], request_timeout: &str) -> Reloaded {
+        Reloaded::start_as("hot", servers, request_timeout, &[])
+    }
+
+    fn start_as(
+        tier: &'static str,
+        servers: &[String],
+        request_timeout: &str,
+        arguments: &[&str],
+    ) -> Reloaded {
         let folder = TempDir::new().expect("a temporary folder can be made");
-        write(&folder, servers, request_timeout);
+        write(&folder, tier, servers, &[], request_timeout);
         let file = folder.path().join("c.toml").display().to_string();
         Reloaded {
-            server: Server::tiercache(&["--config", &file]),
+            server: Server::tiercache(&[&["--config", file.as_str()], arguments].concat()),
             folder,
+            tier,
         }
     }
 
     fn reload(&self, servers: &[String], request_timeout: &str) {
-        write(&self.folder, servers, request_timeout);
+        self.reload_from(servers, &[], request_timeout);
+    }
+
+    fn reload_from(&self, servers: &[String], from: &[String], request_timeout: &str) {
+        write(&self.folder, self.tier, servers, from, request_timeout);
         let pid = Pid::from_raw(self.server.pid().cast_signed()).expect("it has a process id");
         kill_process(pid, Signal::HUP).expect("an own child can be signalled");
     }
 }
 
-fn write(folder: &TempDir, servers: &[String], request_timeout: &str) {
+fn write(
+    folder: &TempDir,
+    tier: &str,
+    servers: &[String],
+    from: &[String],
+    request_timeout: &str,
+) {
+    let from = match from {
+        [] => String::new(),
+        from => format!("migrate_from = {from:?}\n"),
+    };
     let text = format!(
-        "[hot]\nbackend = \"memcached\"\n[memcached]\nservers = {servers:?}\n\
+        "[{tier}]\nbackend = \"memcached\"\n[memcached]\nservers = {servers:?}\n{from}\
          request_timeout = \"{request_timeout}\"\nconnect_timeout = \"10s\"\nstate = {:?}\n",
         folder.path().join("state")
     );
@@ -139,4 +176,73 @@ fn another_timeout_makes_no_server_a_former_one() {
         stats.number("delete_hits") + stats.number("delete_misses"),
         0
     );
+}
+
+// Servers come and go, with their keys left behind or brought along, while many requests are on their way: no connection is
+// dropped, nothing fails, and nobody reads what was changed.
+#[test]
+fn reloads_under_load_fail_nothing() {
+    let mut random = Random::new(seed());
+    for (tier, arguments) in [
+        ("hot", &["-t", "3"][..]),
+        ("cold", &["-t", "3", "-m", "64", "--cold-sharing", "private"]),
+    ] {
+        let pool = Pool::of_memcached(&[1, 1, 1]);
+        let names = pool.names();
+        let (both, third) = (&names[..2], &names[2..]);
+        let proxy = Reloaded::start_as(tier, both, "10s", arguments);
+        let shared = Shared::new();
+        let mut workers: Vec<Worker> = (0..CLIENTS)
+            .map(|_| {
+                let client = proxy.server.connect();
+                Worker::new(&shared, client, random.bits(), Commands::All)
+            })
+            .collect();
+        workers[0].fill().expect("the proxy answers");
+        let stop = AtomicBool::new(false);
+        let rounds = number_from_env("TIERCACHE_TEST_RELOADS", 4);
+        thread::scope(|scope| {
+            for worker in &mut workers {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let ran = worker.run(STEPS, Duration::ZERO);
+                        ran.expect("the proxy answers and drops nobody");
+                    }
+                });
+            }
+            let mut reloads = 0;
+            for _ in 0..rounds {
+                for (servers, from) in [(&names[..], &[][..]), (both, third), (both, &[])] {
+                    proxy.reload_from(servers, from, "10s");
+                    reloads += 1;
+                    let stored = || pool.servers[2].stats().number("cmd_set");
+                    let mut before = None;
+                    let done = eventually(NOTICED, || {
+                        if proxy.server.log().matches(RELOADED).count() < reloads {
+                            return false;
+                        }
+                        servers.len() < 3 || stored() > *before.get_or_insert_with(stored)
+                    });
+                    if !done {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    assert!(done, "{tier}: a reload has no effect");
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let brought = proxy.server.stats().number("migration_backfills");
+        let mut seen = Seen::default();
+        workers.into_iter().for_each(|worker| seen.add(worker.seen));
+        println!(
+            "{tier}: {} operations, {} hits, {} errors, {brought} items brought in {} reloads",
+            seen.operations,
+            seen.hits,
+            seen.errors,
+            3 * rounds
+        );
+        assert!(brought > 0, "{tier}: nothing was brought");
+        assert_eq!(seen.errors, 0, "{tier}");
+        assert_eq!(seen.violations(0), [""; 0], "{tier}");
+    }
 }

@@ -279,7 +279,7 @@ fn a_pipeline_over_many_servers_is_answered_in_order() {
 }
 
 /// What the log says once a reload has its effect.
-const RELOADED: &str = "the memcached servers are read again";
+pub(super) const RELOADED: &str = "the memcached servers are read again";
 
 // Membership changes by SIGHUP while clients go on: none is dropped, none gets an error, the new server has its share,
 // and what a key had on its former server does not come back with it.
