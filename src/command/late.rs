@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::ops::Range;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// Holes of one connection. A request that would make more waits until these are filled.
@@ -27,6 +28,7 @@ struct Holes {
     /// Where each hole is in the answers, and which part of `filled` belongs there.
     holes: Vec<(usize, Range<usize>)>,
     filled: Vec<u8>,
+    /// Holes that are not filled, and what else is waited for.
     open: usize,
     waker: Option<Waker>,
 }
@@ -35,6 +37,10 @@ struct Holes {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Hole(usize);
+
+/// What answers wait for besides their holes.
+#[derive(Debug)]
+pub(super) struct Held(Rc<Late>);
 
 impl Default for Holes {
     fn default() -> Holes {
@@ -63,12 +69,13 @@ impl Late {
         let start = holes.filled.len();
         write(&mut holes.filled);
         holes.holes[hole.0].1 = start..holes.filled.len();
-        holes.open -= 1;
-        if holes.open == 0
-            && let Some(waker) = holes.waker.take()
-        {
-            waker.wake();
-        }
+        holes.close();
+    }
+
+    /// Has all answers wait until this is dropped.
+    pub(super) fn hold(self: &Rc<Late>) -> Held {
+        self.0.borrow_mut().open += 1;
+        Held(Rc::clone(self))
     }
 
     /// Whether the holes have to be settled before further ones are made.
@@ -97,7 +104,23 @@ impl Late {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.borrow_mut().close();
+    }
+}
+
 impl Holes {
+    /// One less to wait for.
+    fn close(&mut self) {
+        self.open -= 1;
+        if self.open == 0
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+
     fn put_into(&mut self, answers: &mut Vec<u8>) {
         let in_order = self
             .holes

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -16,6 +17,9 @@ use super::undelivered::Undelivered;
 /// Former placements that are remembered. What a key has on a server from before them may come to
 /// light when it comes back there.
 const FORMER_MAX: usize = 8;
+
+/// How long leases are minded after a migration: until all proxies have heard of its end, and the last lease has expired.
+const LEASES_LINGER: Duration = Duration::from_secs(60);
 
 /// The pools of a process, which a reload may replace while it runs.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub struct Members {
     placement: Arc<Placement>,
     /// Who had the keys before, the last one first.
     former: Vec<Arc<Placement>>,
+    /// Until when leases of a migration that has ended may still be there.
+    leases_until: Option<Instant>,
     /// The servers of all of them, each once.
     servers: Vec<Arc<Server>>,
 }
@@ -174,6 +180,10 @@ impl Members {
                 servers.push(Arc::clone(server));
             }
         }
+        let leases_until = before.and_then(|before| match before.is_migrating() {
+            true => Some(Instant::now() + LEASES_LINGER),
+            false => before.leases_until,
+        });
         Ok(Members {
             config: config.clone(),
             placement: Arc::new(Placement {
@@ -182,6 +192,7 @@ impl Members {
                 routes,
             }),
             former,
+            leases_until,
             servers,
         })
     }
@@ -218,9 +229,24 @@ impl Members {
         if !self.is_migrating() {
             return None;
         }
-        let pool = self.placement.pool(key);
-        let old = pool.old.as_ref()?.server(key);
-        (!old.is_at_the_place_of(pool.members.server(key))).then_some(old)
+        self.placement.old_server(key)
+    }
+
+    /// Whether an item may be a lease: while keys move here, and for a while after, since other proxies hear of
+    /// the end at other times.
+    #[inline]
+    pub fn minds_leases(&self) -> bool {
+        self.is_migrating()
+            || self
+                .leases_until
+                .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether that under `key` may be one.
+    pub fn may_be_leased(&self, key: &[u8]) -> bool {
+        let former = self.former.iter().map(|former| &**former);
+        let mut placements = std::iter::once(&*self.placement).chain(former);
+        self.minds_leases() && placements.any(|placement| placement.old_server(key).is_some())
     }
 
     /// All servers that keys move here from.
@@ -246,6 +272,12 @@ impl Placement {
 
     fn server(&self, key: &[u8]) -> &Arc<Server> {
         self.pool(key).members.server(key)
+    }
+
+    fn old_server(&self, key: &[u8]) -> Option<&Arc<Server>> {
+        let pool = self.pool(key);
+        let old = pool.old.as_ref()?.server(key);
+        (!old.is_at_the_place_of(pool.members.server(key))).then_some(old)
     }
 
     fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {

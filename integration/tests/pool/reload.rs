@@ -62,13 +62,7 @@ impl Reloaded {
     }
 }
 
-fn write(
-    folder: &TempDir,
-    tier: &str,
-    servers: &[String],
-    from: &[String],
-    request_timeout: &str,
-) {
+fn write(folder: &TempDir, tier: &str, servers: &[String], from: &[String], request_timeout: &str) {
     let from = match from {
         [] => String::new(),
         from => format!("migrate_from = {from:?}\n"),
@@ -185,7 +179,10 @@ fn reloads_under_load_fail_nothing() {
     let mut random = Random::new(seed());
     for (tier, arguments) in [
         ("hot", &["-t", "3"][..]),
-        ("cold", &["-t", "3", "-m", "64", "--cold-sharing", "private"]),
+        (
+            "cold",
+            &["-t", "3", "-m", "64", "--cold-sharing", "private"],
+        ),
     ] {
         let pool = Pool::of_memcached(&[1, 1, 1]);
         let names = pool.names();

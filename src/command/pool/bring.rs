@@ -48,6 +48,17 @@ impl Patience {
     }
 }
 
+/// A key on its way from an old server to a new one.
+struct Moving {
+    key: Box<[u8]>,
+    /// None if it is only looked at.
+    old: Option<Arc<Server>>,
+    new: Arc<Server>,
+    /// Of the pools that these are of.
+    generation: u64,
+    patience: Option<Patience>,
+}
+
 /// Whether an item is a lease: it has no value, and its reader is told that another one fills it.
 pub(super) fn is_lease(reply: &MetaReply<'_>, facts: &MetaFacts<'_>) -> bool {
     let is_empty =
@@ -57,60 +68,70 @@ pub(super) fn is_lease(reply: &MetaReply<'_>, facts: &MetaFacts<'_>) -> bool {
 
 impl Proxy {
     /// Brings a key to the new pool if that does not have it, and tells what it has then. Where another
-    /// proxy is about to do so, `patience` says for how long that is waited for.
+    /// proxy is about to do so, `patience` says for how long that is waited for. A key that nothing is
+    /// brought of any more is only looked at.
     pub(super) fn bring(self: &Rc<Proxy>, key: &[u8], patience: Option<Patience>, then: Then) {
         let members = Rc::clone(&self.members.borrow());
-        let Some(old) = members.old_server(key) else {
-            return then(Before::Unknown);
+        let moving = Moving {
+            key: key.into(),
+            old: members.old_server(key).cloned(),
+            new: Arc::clone(members.server(key)),
+            generation: members.generation,
+            patience,
         };
-        let (proxy, kept, old): (_, Box<[u8]>, _) = (Rc::clone(self), key.into(), Arc::clone(old));
+        let proxy = Rc::clone(self);
+        let takes_lease = moving.old.is_some();
         self.link.request(
             members.server(key),
-            |out, opaque| encode_lease(out, key, opaque),
-            Box::new(move |outcome| {
-                let reply = match &outcome {
-                    Outcome::Reply(Reply::Meta(reply)) => reply,
-                    Outcome::Reply(Reply::Error { .. }) => {
-                        then(Before::Failed(Failure::Refused));
-                        return Verdict::Fits;
-                    }
-                    Outcome::Reply(_) => {
-                        then(Before::Failed(Failure::Lost));
-                        return Verdict::Garbled;
-                    }
-                    Outcome::Failed(failure) => {
-                        then(Before::Failed(*failure));
-                        return Verdict::Fits;
-                    }
-                };
-                let facts = reply.flags.facts();
-                let lives_short = matches!(facts.ttl, Some(Some(..=LEASE_SECONDS)));
-                match facts.cas {
-                    Some(lease) if facts.won && !facts.stale => {
-                        proxy.fill(&old, kept, lease, patience, then);
-                    }
-                    // Its time to live tells a lease from an item that a client is to fill.
-                    _ if is_lease(reply, &facts) && lives_short => {
-                        proxy.look_again(kept, patience, then);
-                    }
-                    Some(cas) => {
-                        if facts.won {
-                            proxy.give_back(&kept, facts.cas);
-                        }
-                        then(Before::Present(cas));
-                    }
-                    None => {
-                        then(Before::Failed(Failure::Lost));
-                        return Verdict::Garbled;
-                    }
-                }
-                Verdict::Fits
-            }),
+            |out, opaque| match takes_lease {
+                true => encode_lease(out, key, opaque),
+                false => encode_look(out, key, opaque),
+            },
+            Box::new(move |outcome| proxy.looked_at(moving, then, &outcome)),
         );
     }
 
-    fn look_again(self: &Rc<Proxy>, key: Box<[u8]>, patience: Option<Patience>, then: Then) {
-        let Some(Patience { until, pause }) = patience else {
+    fn looked_at(self: &Rc<Proxy>, moving: Moving, then: Then, outcome: &Outcome<'_>) -> Verdict {
+        let reply = match outcome {
+            Outcome::Reply(Reply::Meta(reply)) => reply,
+            Outcome::Reply(Reply::Error { .. }) => {
+                then(Before::Failed(Failure::Refused));
+                return Verdict::Fits;
+            }
+            Outcome::Reply(_) => {
+                then(Before::Failed(Failure::Lost));
+                return Verdict::Garbled;
+            }
+            Outcome::Failed(failure) => {
+                then(Before::Failed(*failure));
+                return Verdict::Fits;
+            }
+        };
+        let facts = reply.flags.facts();
+        let lives_short = matches!(facts.ttl, Some(Some(..=LEASE_SECONDS)));
+        match facts.cas {
+            None if reply.status == MetaStatus::Miss => then(Before::Absent),
+            Some(lease) if facts.won && !facts.stale && moving.old.is_some() => {
+                self.fill(moving, lease, then);
+            }
+            // Its time to live tells a lease from an item that a client is to fill.
+            Some(_) if is_lease(reply, &facts) && lives_short => self.look_again(moving, then),
+            Some(cas) => {
+                if facts.won {
+                    self.give_back(&moving.new, &moving.key, facts.cas);
+                }
+                then(Before::Present(cas));
+            }
+            None => {
+                then(Before::Failed(Failure::Lost));
+                return Verdict::Garbled;
+            }
+        }
+        Verdict::Fits
+    }
+
+    fn look_again(self: &Rc<Proxy>, moving: Moving, then: Then) {
+        let Some(Patience { until, pause }) = moving.patience else {
             return then(Before::Unknown);
         };
         if Instant::now() + pause > until {
@@ -121,38 +142,35 @@ impl Proxy {
             pause: (pause * 2).min(LOOK_PAUSE_MAX),
         };
         let proxy = Rc::clone(self);
-        self.link
-            .after(pause, move || proxy.bring(&key, Some(patience), then));
+        self.link.after(pause, move || {
+            proxy.bring(&moving.key, Some(patience), then);
+        });
     }
 
     /// Reads a leased key from the old pool and stores it in the new one.
-    fn fill(
-        self: &Rc<Proxy>,
-        old: &Arc<Server>,
-        key: Box<[u8]>,
-        lease: u64,
-        patience: Option<Patience>,
-        then: Then,
-    ) {
-        if old.missed_delete(&key) {
-            return self.end_lease(&key, lease, then);
-        }
-        let (proxy, asked) = (Rc::clone(self), key.clone());
+    fn fill(self: &Rc<Proxy>, moving: Moving, lease: u64, then: Then) {
+        let old = match &moving.old {
+            Some(old) if !old.missed_delete(&moving.key) => Arc::clone(old),
+            _ => return self.end_lease(moving, lease, then),
+        };
+        let (proxy, key) = (Rc::clone(self), moving.key.clone());
         self.link.request(
-            old,
-            |out, opaque| encode_read(out, &asked, opaque),
+            &old,
+            |out, opaque| encode_read(out, &key, opaque),
             Box::new(move |outcome| {
-                let (found, verdict) = match found(&key, &outcome) {
+                let (found, verdict) = match found(&moving.key, &outcome) {
                     Ok(found) => (found, Verdict::Fits),
                     Err(verdict) => (None, verdict),
                 };
-                match found {
+                // Once the pools are replaced, others may delete the key without doing so in the old pool.
+                let stands = proxy.upstream().pools.generation() == moving.generation;
+                match found.filter(|_| stands) {
                     Some((value, facts)) => {
-                        proxy.store_leased(&key, lease, value, &facts, patience, then);
+                        proxy.store_leased(moving, lease, value, &facts, then);
                     }
                     // One that the old pool did not tell is lost, as one that it evicted is: whoever changes
                     // the key deletes it there first.
-                    None => proxy.end_lease(&key, lease, then),
+                    None => proxy.end_lease(moving, lease, then),
                 }
                 verdict
             }),
@@ -161,14 +179,13 @@ impl Proxy {
 
     fn store_leased(
         self: &Rc<Proxy>,
-        key: &[u8],
+        moving: Moving,
         lease: u64,
         value: &[u8],
         facts: &MetaFacts<'_>,
-        patience: Option<Patience>,
         then: Then,
     ) {
-        let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        let (proxy, new, key) = (Rc::clone(self), Arc::clone(&moving.new), moving.key.clone());
         let exptime = match facts.ttl {
             Some(None) => Exptime::Never,
             Some(Some(seconds)) if seconds > EXPTIME_RELATIVE_MAX_S => {
@@ -182,11 +199,11 @@ impl Proxy {
             ),
         };
         self.link.request(
-            &self.server(key),
+            &new,
             |out, opaque| {
                 let store = Store {
                     mode: StoreMode::Set,
-                    key,
+                    key: &key,
                     flags: facts.client_flags.unwrap_or(0),
                     exptime,
                     value,
@@ -194,7 +211,7 @@ impl Proxy {
                     new_cas: None,
                     invalidate: false,
                     vivify: None,
-                    form: Form::Meta(meta_form(key, opaque, b"c")),
+                    form: Form::Meta(meta_form(&key, opaque, b"c")),
                 };
                 encode_request(out, &Request::Store(store));
             },
@@ -207,10 +224,10 @@ impl Proxy {
                     // The key was changed or deleted meanwhile, and the lease with it.
                     Outcome::Reply(Reply::Meta(_)) => {
                         proxy.counters.migration_raced.bump();
-                        proxy.look_again(kept, patience, then);
+                        proxy.look_again(moving, then);
                     }
                     // Too large for the new pool, for instance.
-                    _ => proxy.end_lease(&kept, lease, then),
+                    _ => proxy.end_lease(moving, lease, then),
                 }
                 Verdict::Fits
             }),
@@ -218,18 +235,19 @@ impl Proxy {
     }
 
     /// Removes a lease that was not used, unless it has become something else.
-    fn end_lease(self: &Rc<Proxy>, key: &[u8], lease: u64, then: Then) {
+    fn end_lease(self: &Rc<Proxy>, moving: Moving, lease: u64, then: Then) {
+        let Moving { key, new, .. } = moving;
         self.link.request(
-            &self.server(key),
+            &new,
             |out, opaque| {
                 let request = Delete {
-                    key,
+                    key: &key,
                     compare: Some(lease),
                     new_cas: None,
                     invalidate: false,
                     touch: None,
                     clear: false,
-                    form: Form::Meta(meta_form(key, opaque, b"")),
+                    form: Form::Meta(meta_form(&key, opaque, b"")),
                 };
                 encode_request(out, &Request::Delete(request));
             },
@@ -259,6 +277,11 @@ fn encode_lease(out: &mut Vec<u8>, key: &[u8], opaque: &[u8]) {
         b"cst",
         Some(Exptime::Relative(LEASE_SECONDS)),
     );
+}
+
+/// Asks for what tells a lease from an item.
+fn encode_look(out: &mut Vec<u8>, key: &[u8], opaque: &[u8]) {
+    encode_retrieve(out, key, opaque, b"cst", None);
 }
 
 fn encode_retrieve(

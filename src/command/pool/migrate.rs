@@ -54,7 +54,7 @@ impl Proxy {
         self: &Rc<Proxy>,
         request: &Request<'_>,
     ) -> Result<Before, oneshot::Receiver<Stage>> {
-        if !self.members.borrow().is_migrating() {
+        if !self.members.borrow().minds_leases() {
             return Ok(Before::Unknown);
         }
         let (told, mut receiver) = oneshot::channel();
@@ -131,20 +131,21 @@ impl Proxy {
     }
 
     fn prepare(self: &Rc<Proxy>, key: &[u8], first: First, all: &Rc<Steps>) {
-        let old = self.members.borrow().old_server(key).cloned();
-        let Some(old) = old else { return };
+        let members = Rc::clone(&self.members.borrow());
+        let old = members.old_server(key).cloned();
         let all = Rc::clone(all);
-        match first {
-            First::Delete => self.delete_in_old(&old, key, Before::Unknown, all),
-            First::Bring => {
+        match (first, old) {
+            (First::Delete, Some(old)) => self.delete_in_old(&old, key, Before::Unknown, all),
+            (First::Bring, old) if members.may_be_leased(key) => {
                 let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
-                let patience = Patience::of(&old);
-                let then = move |before| match before {
-                    Before::Failed(_) => all.found(before),
-                    found => proxy.delete_in_old(&old, &kept, found, all),
+                let patience = Patience::of(members.server(key));
+                let then = move |found| match (found, old) {
+                    (Before::Failed(_), _) | (_, None) => all.found(found),
+                    (_, Some(old)) => proxy.delete_in_old(&old, &kept, found, all),
                 };
                 self.bring(key, Some(patience), Box::new(then));
             }
+            _ => {}
         }
     }
 

@@ -76,10 +76,12 @@ impl std::ops::Deref for Known {
     }
 }
 
-/// A read or write of a pool that is under way, and the generation of the pools that it went to.
+/// A read or write of a pool that is under way.
 #[derive(Debug, Clone, Copy)]
 struct Guard {
-    fence: Fence,
+    /// Where there are copies.
+    fence: Option<Fence>,
+    /// Of the pools that it went to.
     generation: u64,
 }
 
@@ -181,41 +183,63 @@ impl Proxy {
         self.link.connection(server).dialect() == Some(Dialect::MetaCompare)
     }
 
-    fn begin_read(&self, key: &[u8]) -> Option<Guard> {
-        let fence = self.copies()?.begin_read(key);
-        Some(self.guard(fence))
+    fn begin_read(&self, key: &[u8]) -> Guard {
+        let copies = self.copies();
+        self.guard(copies.map(|copies| copies.begin_read(key)))
     }
 
-    fn begin_write(&self, key: &[u8]) -> Option<Guard> {
+    fn begin_write(&self, key: &[u8]) -> Guard {
         let members = Rc::clone(&self.members.borrow());
         for server in members.former_servers(key) {
             self.delete_at(server, key, |_| {});
         }
-        let fence = self
-            .copies()?
-            .begin_write(&mut self.local.borrow_mut(), key);
-        Some(self.guard(fence))
+        let copies = self.copies();
+        let begin = |copies: &Copies| copies.begin_write(&mut self.local.borrow_mut(), key);
+        self.guard(copies.map(begin))
     }
 
-    fn guard(&self, fence: Fence) -> Guard {
+    fn guard(&self, fence: Option<Fence>) -> Guard {
         Guard {
             fence,
             generation: self.members.borrow().generation,
         }
     }
 
-    fn end_read(&self, key: &[u8], guard: Option<Guard>, copied: &Copied<'_>) {
-        if let (Some(copies), Some(guard)) = (self.copies(), guard)
+    fn end_read(&self, key: &[u8], guard: Guard, copied: &Copied<'_>) {
+        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence)
             && self.stands(&guard)
         {
-            copies.end_read(&mut self.local.borrow_mut(), key, guard.fence, copied);
+            copies.end_read(&mut self.local.borrow_mut(), key, fence, copied);
         }
     }
 
-    fn end_write(&self, key: &[u8], guard: Option<Guard>, taken: Option<&Copied<'_>>) {
-        if let (Some(copies), Some(guard)) = (self.copies(), guard) {
-            let taken = taken.filter(|_| self.stands(&guard));
-            copies.end_write(&mut self.local.borrow_mut(), key, guard.fence, taken);
+    fn end_write(&self, key: &[u8], guard: Guard, taken: Option<&Copied<'_>>, place: &Place) {
+        let stands = self.stands(&guard);
+        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence) {
+            let taken = taken.filter(|_| stands);
+            copies.end_write(&mut self.local.borrow_mut(), key, fence, taken);
+        }
+        if !stands {
+            self.delete_where_it_moved(key, place);
+        }
+    }
+
+    /// Deletes a key wherever it may lie by now, of which a write was under way while the pools were replaced: what the
+    /// write left at the key's former place must not come to light there, nor what others brought meanwhile hide it.
+    /// The answer waits for that. Nothing is done for a key that has kept its place.
+    fn delete_where_it_moved(&self, key: &[u8], place: &Place) {
+        let members = self.upstream().pools.members();
+        let left = members
+            .former_servers(key)
+            .chain(members.old_server(key))
+            .collect::<Vec<_>>();
+        if left.is_empty() {
+            return;
+        }
+        let held = Rc::new(place.late.hold());
+        for server in left.into_iter().chain([members.server(key)]) {
+            let held = Rc::clone(&held);
+            self.delete_at(server, key, move |_| drop(held));
         }
     }
 

@@ -1,6 +1,7 @@
 //! get gets gat gats mg that the pool answers; [`copy`](super::copy) has those that a copy does.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tiercache_protocol::encode;
 use tiercache_protocol::encode_request;
@@ -15,7 +16,7 @@ use super::copy::CopyToConfirm;
 use super::relay::{self, Asked};
 use super::{Guard, Place, Proxy, exptime, failed, form_for_pool};
 use crate::tier::Copied;
-use crate::upstream::{Failure, Outcome, Verdict, meta_form};
+use crate::upstream::{Failure, Outcome, Server, Verdict, meta_form};
 
 /// A read that is on its way to the pool.
 pub(super) struct Read {
@@ -139,7 +140,7 @@ impl Proxy {
             (true, true) if is_plain(retrieve) => b"kfct",
             (_, true) => b"k",
             // Tells a lease from an item.
-            (_, false) if self.members.borrow().is_migrating() => b"s",
+            (_, false) if self.members.borrow().minds_leases() => b"s",
             (_, false) => b"",
         };
         let form = form_for_pool(&retrieve.form, b"", wanted);
@@ -167,6 +168,7 @@ impl Proxy {
     pub(super) fn read(self: &Rc<Proxy>, mut read: Read, place: Place) {
         let members = Rc::clone(&self.members.borrow());
         let server = members.server(&read.key);
+        let asked = Arc::clone(server);
         if server.missed_delete(&read.key) {
             return self.miss(&read, place);
         }
@@ -184,19 +186,20 @@ impl Proxy {
         self.link.request(
             server,
             move |out, opaque| encode_request(out, &sent.request(opaque)),
-            Box::new(move |outcome| proxy.read_answered(read, guard, place, &outcome)),
+            Box::new(move |outcome| proxy.read_answered(read, &asked, guard, place, &outcome)),
         );
     }
 
     fn read_answered(
         self: &Rc<Proxy>,
         read: Rc<Read>,
-        guard: Option<Guard>,
+        asked: &Arc<Server>,
+        guard: Guard,
         place: Place,
         outcome: &Outcome<'_>,
     ) -> Verdict {
         if read.changes() {
-            self.end_write(&read.key, guard, None);
+            self.end_write(&read.key, guard, None, &place);
         }
         let reply = match outcome {
             Outcome::Failed(Failure::Lost) if !read.again && !read.changes() => {
@@ -233,10 +236,10 @@ impl Proxy {
             self.miss(&read, place);
             return Verdict::Garbled;
         }
-        let is_migrating = self.members.borrow().is_migrating();
-        let is_leased = is_migrating && is_lease(reply, &facts);
+        let members = Rc::clone(&self.members.borrow());
+        let is_leased = is_lease(reply, &facts) && members.may_be_leased(&read.key);
         let is_missing = reply.status == MetaStatus::Miss || is_leased;
-        let (read, place) = match is_missing && is_migrating {
+        let (read, place) = match is_missing && members.is_migrating() {
             true => match self.read_old(read, place) {
                 Ok(()) => return Verdict::Fits,
                 Err(given_back) => given_back,
@@ -249,10 +252,10 @@ impl Proxy {
             return Verdict::Fits;
         }
         match reply.status {
-            MetaStatus::Value if read.value => self.hit(&read, guard, place, reply, &facts),
+            MetaStatus::Value if read.value => self.hit(&read, asked, guard, place, reply, &facts),
             MetaStatus::Done if read.copy.is_some() => self.confirmed(read, place),
             MetaStatus::Done if matches!(read.answer_as, AnswerAs::Meta(_)) => {
-                self.hit(&read, guard, place, reply, &facts);
+                self.hit(&read, asked, guard, place, reply, &facts);
             }
             MetaStatus::Miss => match &read.answer_as {
                 AnswerAs::Meta(asked) => {
@@ -276,16 +279,17 @@ impl Proxy {
     fn hit(
         &self,
         read: &Read,
-        guard: Option<Guard>,
+        asked: &Arc<Server>,
+        guard: Guard,
         place: Place,
         reply: &MetaReply<'_>,
         facts: &MetaFacts<'_>,
     ) {
         self.count_read(read, Event::Hit);
         if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won {
-            self.give_back(&read.key, facts.cas);
+            self.give_back(asked, &read.key, facts.cas);
         }
-        if guard.is_some()
+        if guard.fence.is_some()
             && let Some(copied) =
                 read.copied(reply, facts, self.now(), self.upstream().unknown_ttl_s)
         {
@@ -313,9 +317,9 @@ impl Proxy {
 
     /// Gives back the right to recache a stale item, which a `get` has won unasked because it goes to
     /// the pool as `mg`: the item is marked again as it was, with its CAS unique.
-    pub(super) fn give_back(&self, key: &[u8], cas: Option<u64>) {
+    pub(super) fn give_back(&self, asked: &Arc<Server>, key: &[u8], cas: Option<u64>) {
         self.link.request(
-            &self.server(key),
+            asked,
             |out, opaque| {
                 let request = Delete {
                     key,

@@ -63,7 +63,7 @@ impl Proxy {
                     server.keep_delete(&key);
                 }
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, None);
+                proxy.end_write(&key, guard, None, &place);
                 let fate = match compares {
                     true => before.fate_of_compare(status(&outcome)),
                     false => before.fate(status(&outcome), MetaStatus::NotFound),
@@ -115,7 +115,7 @@ impl Proxy {
         let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
         let place = Place::at(late, at);
         self.delete_at(&self.server(key), key, move |_| {
-            proxy.end_write(&kept, guard, None);
+            proxy.end_write(&kept, guard, None, &place);
             place.fill(|_| {});
         });
     }

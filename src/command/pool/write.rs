@@ -99,7 +99,7 @@ impl Proxy {
                 if fate == Fate::Again
                     && let Some(again) = again
                 {
-                    proxy.end_write(&key, guard, None);
+                    proxy.end_write(&key, guard, None, &place);
                     return begin_again(again, place);
                 }
                 let altered = fate.alter(&outcome);
@@ -116,7 +116,7 @@ impl Proxy {
                     _ => None,
                 };
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, taken.as_ref());
+                proxy.end_write(&key, guard, taken.as_ref(), &place);
                 match status {
                     Some(MetaStatus::Done) => counters.total_items.bump(),
                     Some(MetaStatus::Exists) => counters.cas_badval.bump(),
@@ -178,7 +178,7 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, None);
+                proxy.end_write(&key, guard, None, &place);
                 // No number is what a lease of another proxy is.
                 if before == Before::Absent
                     && let Outcome::Reply(Reply::Error {
@@ -266,7 +266,7 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, None);
+                proxy.end_write(&key, guard, None, &place);
                 let reply = match (&outcome, status(&outcome)) {
                     (Outcome::Reply(Reply::Touched), _) | (_, Some(MetaStatus::Done)) => {
                         let flags = match &outcome {
