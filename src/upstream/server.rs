@@ -146,16 +146,19 @@ impl Server {
         self.undelivered.has(key)
     }
 
-    /// Keeps a delete that the server did not acknowledge until it does.
-    pub fn keep_delete(&self, key: &[u8]) {
-        self.undelivered.add(key);
+    /// Keeps a delete that the server did not acknowledge until it does. True if it outlives the process; if not, it is
+    /// kept until the process ends.
+    pub fn keep_delete(&self, key: &[u8]) -> bool {
+        let is_written = self.undelivered.add(key);
         self.needs_care.notify_one();
+        is_written
     }
 
-    /// Keeps a flush that the server did not acknowledge until it does.
-    pub fn keep_flush(&self) {
-        self.undelivered.add_everything();
+    /// Keeps a flush that the server did not acknowledge until it does; true if it outlives the process.
+    pub fn keep_flush(&self) -> bool {
+        let is_written = self.undelivered.add_everything();
         self.needs_care.notify_one();
+        is_written
     }
 
     /// Counts an answer.

@@ -2,45 +2,37 @@
 //!
 //! A server that comes back may still have what a client was told is gone, or was told may be
 //! gone. Until the delete has reached it, nobody reads that key from it, not even after a restart.
-//!
-//! The file is a list of records: length of the key (2 bytes, little-endian), the key, CRC-32 of
-//! both. An empty key stands for all keys. A record that is not whole ends the list: the process died while it wrote it, and nobody
-//! had its answer.
+
+mod list;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::entry::KEY_BYTES_MAX;
+use list::{EVERYTHING, List};
 
 /// Keys that are remembered one by one. Beyond it the server is flushed before it is used again.
 const KEYS_MAX: usize = 100_000;
 
-/// The key of no item, which stands for all of them.
-const EVERYTHING: &[u8] = b"";
-
 /// The deletes that one server missed.
 #[derive(Debug)]
 pub(super) struct Undelivered {
-    path: PathBuf,
     count: AtomicUsize,
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     /// The keys, each with the number of the last delete of it that was missed.
     keys: HashMap<Box<[u8]>, u64>,
-    /// Too many keys, or the file could not be written: everything has to go.
+    /// Too many keys, or nobody knows which: everything has to go.
     overflow: bool,
     /// Deletes that were missed so far.
     count: u64,
-    file: Option<File>,
+    list: List,
 }
 
 /// What a server has to be told before it is used again.
@@ -63,22 +55,16 @@ pub(super) enum What {
 impl Undelivered {
     /// Reads what the file holds; a file that is not there holds nothing.
     pub(super) fn open(path: PathBuf) -> io::Result<Undelivered> {
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let keys: HashMap<Box<[u8]>, u64> =
-            records(&bytes).map(|key| (Box::from(key), 0)).collect();
+        let (list, keys) = List::open(path, KEYS_MAX)?;
+        let keys: HashMap<Box<[u8]>, u64> = keys.into_iter().map(|key| (key, 0)).collect();
         let overflow = keys.len() > KEYS_MAX || keys.contains_key(EVERYTHING);
         Ok(Undelivered {
-            path,
             count: AtomicUsize::new(keys.len()),
             kept: Mutex::new(Kept {
                 keys,
                 overflow,
                 count: 0,
-                file: None,
+                list,
             }),
         })
     }
@@ -101,26 +87,22 @@ impl Undelivered {
         }
     }
 
-    /// Keeps a flush.
-    pub(super) fn add_everything(&self) {
-        self.add(EVERYTHING);
+    /// Keeps a flush; true if it outlives the process.
+    pub(super) fn add_everything(&self) -> bool {
+        self.add(EVERYTHING)
     }
 
-    /// Keeps a delete.
-    pub(super) fn add(&self, key: &[u8]) {
+    /// Keeps a delete; true if it outlives the process. If not, it is remembered until the process ends, and written with
+    /// a later one if possible.
+    pub(super) fn add(&self, key: &[u8]) -> bool {
         let kept = &mut *self.kept.lock();
         kept.count += 1;
-        if kept.overflow || kept.keys.insert(Box::from(key), kept.count).is_some() {
-            return;
+        if !kept.overflow && kept.keys.insert(Box::from(key), kept.count).is_none() {
+            kept.overflow = kept.keys.len() > KEYS_MAX || key == EVERYTHING;
+            kept.list.push(if kept.overflow { EVERYTHING } else { key });
+            self.count.store(kept.keys.len(), Relaxed);
         }
-        if kept.keys.len() > KEYS_MAX || key == EVERYTHING {
-            kept.overflow = true;
-        }
-        self.count.store(kept.keys.len(), Relaxed);
-        if let Err(error) = append(&mut kept.file, &self.path, key) {
-            // Remembered until the process ends; then only a flush is safe, which nobody would know.
-            tracing::error!(%error, path = %self.path.display(), "keep an undelivered delete");
-        }
+        kept.list.write()
     }
 
     /// What is to be delivered now; nothing if there is none.
@@ -143,10 +125,8 @@ impl Undelivered {
         match &missed.what {
             What::Everything if kept.count > missed.until => return,
             What::Everything => {
-                *kept = Kept {
-                    count: kept.count,
-                    ..Kept::default()
-                };
+                kept.keys.clear();
+                kept.overflow = false;
             }
             What::Keys(keys) => {
                 for key in keys {
@@ -162,51 +142,18 @@ impl Undelivered {
         }
         self.count.store(kept.keys.len(), Relaxed);
         if kept.keys.is_empty() {
-            kept.file = None;
-            // A file that stays only costs another round of deletes after a restart.
-            let _ = fs::remove_file(&self.path);
+            kept.list.clear();
+        } else {
+            let Kept { keys, list, .. } = kept;
+            list.keep_only(|key| keys.contains_key(key));
         }
     }
 }
 
-fn append(file: &mut Option<File>, path: &Path, key: &[u8]) -> io::Result<()> {
-    let file = match file {
-        Some(file) => file,
-        None => file.insert(
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(path)?,
-        ),
-    };
-    let mut record = Vec::with_capacity(2 + key.len() + 4);
-    record.extend_from_slice(&(key.len() as u16).to_le_bytes());
-    record.extend_from_slice(key);
-    record.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
-    // One write: a killed process leaves the whole record or an end that does not check.
-    file.write_all(&record)
-}
-
-fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, _) = bytes.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_le_bytes(*length));
-        if length > KEY_BYTES_MAX {
-            return None;
-        }
-        let (record, rest) = bytes.split_at_checked(2 + length)?;
-        let (check, rest) = rest.split_first_chunk::<4>()?;
-        if crc32fast::hash(record) != u32::from_le_bytes(*check) {
-            return None;
-        }
-        bytes = rest;
-        Some(&record[2..])
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -258,18 +205,49 @@ mod tests {
         assert!(kept.is_empty() && !path.exists());
     }
 
+    // The server has to be told everything, is not used before, and what is missed from then on is kept as well.
     #[test]
-    fn a_torn_record_ends_the_list() {
+    fn a_damaged_file_stands_for_everything_until_it_is_delivered() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server");
+        fs::write(&path, "damaged").unwrap();
         let kept = Undelivered::open(path.clone()).unwrap();
-        kept.add(b"whole");
-        kept.add(b"torn");
-        let bytes = fs::read(&path).unwrap();
-        for cut in 11..bytes.len() {
-            fs::write(&path, &bytes[..cut]).unwrap();
-            let kept = Undelivered::open(path.clone()).unwrap();
-            assert!(kept.has(b"whole") && !kept.has(b"torn"), "{cut}");
-        }
+        assert!(kept.has(b"any") && !kept.is_empty() && kept.add(b"a"));
+        let missed = kept.missed().unwrap();
+        assert_eq!(missed.what, What::Everything);
+        kept.delivered(&missed);
+        assert!(kept.is_empty() && kept.add(b"b"));
+        let kept = Undelivered::open(path).unwrap();
+        assert_eq!(keys(&kept), [Box::from(&b"b"[..])]);
+    }
+
+    // Who is told that a delete is kept can rely on it; who is not told so may still find it kept.
+    #[test]
+    fn a_delete_that_cannot_be_written_is_written_with_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        let path = missing.join("server");
+        let kept = Undelivered::open(path.clone()).unwrap();
+        assert!(!kept.add(b"a") && !kept.add(b"a") && !kept.add(b"b") && kept.has(b"a"));
+        let missed = kept.missed().unwrap();
+        assert!(!kept.add(b"b") && !kept.add(b"c"));
+        kept.delivered(&missed);
+        fs::create_dir(&missing).unwrap();
+        // It is in the list already, but not in the file.
+        assert!(kept.add(b"b"));
+        let mut written = keys(&Undelivered::open(path.clone()).unwrap());
+        written.sort();
+        assert_eq!(written, [Box::from(&b"b"[..]), Box::from(&b"c"[..])]);
+
+        let kept = Undelivered::open(missing.join("other")).unwrap();
+        fs::remove_dir_all(&missing).unwrap();
+        assert!(!kept.add_everything() && !kept.add(b"a"));
+        fs::create_dir(&missing).unwrap();
+        assert!(kept.add(b"a"));
+        assert!(
+            Undelivered::open(missing.join("other"))
+                .unwrap()
+                .has(b"any")
+        );
     }
 }
