@@ -28,6 +28,7 @@ pub mod entry;
 pub mod escape;
 pub mod fault;
 mod host;
+mod lock;
 pub mod memory;
 pub mod metrics;
 pub mod ratelimit;

@@ -13,24 +13,24 @@
 //! names are made of numbers, never of keys.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::device::Device;
 use super::error::DryError;
+use crate::lock::{LOCK_FILE, Locked, lock_folder};
 
 /// The format that this version writes.
 pub(super) const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "format";
 const FORMAT_LINE: &str = "tiercache dry tier, format ";
-const LOCK_FILE: &str = "lock";
 pub(super) const STATE_FILE: &str = "state";
 const TRASH: &str = "trash-";
 
@@ -303,32 +303,14 @@ fn may_be_in_a_new_folder(name: &str) -> bool {
 }
 
 fn lock(dir: &OwnedFd, path: &Path) -> Result<File, DryError> {
-    let failed = |error: rustix::io::Errno| DryError::io("lock folder", path, error);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mut lock = File::from(
-        rustix::fs::openat(dir, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?,
-    );
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let _ = lock.read_to_string(&mut holder); // Only for the message.
-            let holder = holder
-                .trim()
-                .parse::<u32>()
-                .map_or(String::new(), |pid| format!(" (pid {pid})"));
-            return Err(DryError::Locked {
-                folder: path.to_owned(),
-                holder,
-            });
-        }
-        Err(error) => return Err(failed(error)),
+    match lock_folder(dir) {
+        Ok(Locked::Ours(lock)) => Ok(lock),
+        Ok(Locked::Others { holder }) => Err(DryError::Locked {
+            folder: path.to_owned(),
+            holder,
+        }),
+        Err(error) => Err(DryError::io("lock folder", path, error)),
     }
-    // Only for the message of the next one who comes: a failure is of no consequence.
-    let _ = lock
-        .set_len(0)
-        .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
-    Ok(lock)
 }
 
 #[cfg(test)]

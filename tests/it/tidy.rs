@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["siphash"],
     &["words"],
     &[
-        "clock", "escape", "host", "memory", "socket", "sync", "units",
+        "clock", "escape", "host", "lock", "memory", "socket", "sync", "units",
     ],
     &["fault"],
 ];
