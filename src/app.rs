@@ -33,7 +33,9 @@ use crate::server::{Listeners, Server, write_port_file};
 use crate::shutdown::{Signals, Woken};
 use crate::tier::{Cache, Copies};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Access, Answer, Care, Pools, Question, UpstreamConfig, ask_all, check};
+use crate::upstream::{
+    Access, Answer, Care, Members, Pools, Question, UpstreamConfig, ask_all, check,
+};
 use crate::watch::{Kinds, Watch};
 use logging::SetVerbosity;
 use progress::Progress;
@@ -330,8 +332,8 @@ pub fn ask_servers(config: &Config, question: Question) -> anyhow::Result<Vec<(S
     let upstream = config.upstream.as_ref();
     let upstream = upstream.context("the configuration names no memcached servers")?;
     let access = Arc::new(Access::open(&upstream.access)?);
-    let pools = Pools::open(upstream, &access)?;
-    Ok(ask_all(&pools.members(), question))
+    let members = Members::to_ask(upstream, &access)?;
+    Ok(ask_all(&members, question))
 }
 
 /// How long a copy may be served without the pool, in seconds.

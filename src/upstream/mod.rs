@@ -25,6 +25,7 @@ mod pools;
 mod request;
 pub mod ring;
 mod server;
+mod state;
 mod stream;
 mod undelivered;
 

@@ -1,7 +1,8 @@
 //! All pools, and which of them has a key.
 
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::access::Access;
 use super::config::{Address, PoolConfig, UpstreamConfig};
 use super::ring::Ring;
 use super::server::Server;
+use super::state;
 use super::undelivered::Undelivered;
 
 /// Former placements that are remembered. What a key has on a server from before them may come to
@@ -28,6 +30,8 @@ pub struct Pools {
     /// Grows with each replacement.
     generation: AtomicU64,
     state: PathBuf,
+    /// Keeps other processes from the state folder.
+    _lock: File,
     access: Arc<Access>,
 }
 
@@ -71,11 +75,14 @@ impl Pools {
     /// Opens what servers were not told in former runs; connects to nobody.
     ///
     /// # Errors
-    /// The state folder cannot be made or read.
+    /// The state folder cannot be made or read, or another process uses it.
     pub fn open(config: &UpstreamConfig, access: &Arc<Access>) -> io::Result<Pools> {
-        std::fs::create_dir_all(&config.state)?;
+        let lock = state::open(&config.state)?;
         let members = Members::open(config, access, None)?;
+        let places = members.servers.iter().map(|server| &server.address.place);
+        state::tell_of_others(&config.state, places);
         Ok(Pools {
+            _lock: lock,
             access: Arc::clone(access),
             current: Mutex::new(Arc::new(members)),
             generation: AtomicU64::new(1),
@@ -119,6 +126,15 @@ impl Pools {
 }
 
 impl Members {
+    /// The pools for somebody who only [asks](super::ask_all) their servers: another process may use the state folder
+    /// meanwhile, in which nothing is changed.
+    ///
+    /// # Errors
+    /// What is in the state folder cannot be read.
+    pub fn to_ask(config: &UpstreamConfig, access: &Arc<Access>) -> io::Result<Members> {
+        Members::open(config, access, None)
+    }
+
     fn open(
         config: &UpstreamConfig,
         access: &Arc<Access>,
@@ -139,9 +155,9 @@ impl Members {
                             let there = all.find(|server| server.address.place == address.place);
                             let undelivered = match there {
                                 Some(server) => Arc::clone(&server.undelivered),
-                                None => Arc::new(Undelivered::open(undelivered_file(
+                                None => Arc::new(Undelivered::open(state::file_of(
                                     &config.state,
-                                    address,
+                                    &address.place,
                                 ))?),
                             };
                             Arc::new(Server::new(address, pool, access, undelivered))
@@ -306,21 +322,4 @@ impl Server {
             && self.connect_timeout == pool.connect_timeout.0
             && self.request_timeout == pool.request_timeout.0
     }
-}
-
-/// The file of what a server was not told, named after its place.
-fn undelivered_file(state: &Path, address: &Address) -> PathBuf {
-    let name: String = address
-        .place
-        .to_string()
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || ".-".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    state.join(format!("undelivered-{name}"))
 }

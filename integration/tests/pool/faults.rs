@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tiercache_integration::client::Client;
 use tiercache_integration::eventually;
 use tiercache_integration::pool::Pool;
-use tiercache_integration::server::Server;
+use tiercache_integration::server::{Server, tiercache_binary};
 
 use super::NOTICED;
 
@@ -163,6 +163,30 @@ fn a_missed_delete_outlives_the_proxy() {
         direct.get(b"k").expect("it answers").is_none()
     });
     assert!(delivered, "the delete is never delivered");
+}
+
+// Two processes would remove each other's missed deletes. Whoever is refused is told why, and what to do.
+#[test]
+fn a_state_folder_is_for_one_proxy() {
+    let pool = Pool::of_memcached(&[1]);
+    let state = TempDir::new().expect("a temporary folder can be made");
+    let (url, state) = (pool.url(), state.path().display().to_string());
+    let arguments = ["--hot", url.as_str(), "--state", state.as_str()];
+    let mut first = Server::tiercache(&arguments);
+    let mut second = Server::stopped(&[], &tiercache_binary(), &arguments);
+    second.try_start().expect_err("it must not start");
+    let said = second.log();
+    let told = format!(
+        "{state}: it is in use by another process (pid {})",
+        first.pid()
+    );
+    assert!(said.contains(&told) && said.contains("--state"), "{said}");
+    first.kill9();
+    second.start();
+    assert_eq!(
+        second.connect().set(b"k", b"v").expect("it answers"),
+        b"STORED"
+    );
 }
 
 /// A server that answers the greeting, then each `mg` line with `answer`, given the line's key and opaque token.
