@@ -13,11 +13,14 @@ use std::task::{Poll, Waker};
 const HOLES_MAX: usize = 256;
 /// Holes of a connection of which nobody knows yet how large its answers are.
 const HOLES_AT_FIRST: usize = 32;
+/// Bytes that the answers to holes of one connection may have together, were each as large as the largest item; one hole
+/// is made in any case.
+const LARGEST_BYTES_MAX: usize = 64 << 20;
 /// Bytes in filled holes after which further requests wait.
 const FILLED_BYTES_SOFT_MAX: usize = 1 << 20;
 
 /// The holes in a connection's answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Late(RefCell<Holes>);
 
 #[derive(Debug)]
@@ -25,6 +28,8 @@ struct Holes {
     /// Holes that may be made before they are filled: as many as the answers so far, were they all as
     /// large as the largest of the last ones, fit within [`FILLED_BYTES_SOFT_MAX`].
     limit: usize,
+    /// What `limit` may become, whatever the answers so far.
+    limit_max: usize,
     /// Where each hole is in the answers, and which part of `filled` belongs there.
     holes: Vec<(usize, Range<usize>)>,
     filled: Vec<u8>,
@@ -42,19 +47,20 @@ pub(super) struct Hole(usize);
 #[derive(Debug)]
 pub(super) struct Held(Rc<Late>);
 
-impl Default for Holes {
-    fn default() -> Holes {
-        Holes {
-            limit: HOLES_AT_FIRST,
+impl Late {
+    /// No holes yet, in answers with items of at most `item_size_max` bytes.
+    pub fn new(item_size_max: usize) -> Late {
+        let limit_max = (LARGEST_BYTES_MAX / item_size_max.max(1)).clamp(1, HOLES_MAX);
+        Late(RefCell::new(Holes {
+            limit: HOLES_AT_FIRST.min(limit_max),
+            limit_max,
             holes: Vec::new(),
             filled: Vec::new(),
             open: 0,
             waker: None,
-        }
+        }))
     }
-}
 
-impl Late {
     /// Makes a hole at byte `at` of the answers, which grow only behind it from now on.
     pub(super) fn make_hole(&self, at: usize) -> Hole {
         let holes = &mut *self.0.borrow_mut();
@@ -141,7 +147,7 @@ impl Holes {
         }
         let largest = self.holes.iter().map(|(_, part)| part.len()).max();
         let fitting = FILLED_BYTES_SOFT_MAX / largest.unwrap_or(0).max(1);
-        self.limit = fitting.clamp(1, HOLES_MAX).min(self.limit * 2);
+        self.limit = fitting.clamp(1, self.limit_max).min(self.limit * 2);
         self.holes.clear();
         self.filled.clear();
         if self.filled.capacity() > FILLED_BYTES_SOFT_MAX {
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn answers_keep_the_order_of_the_requests() {
-        let late = Late::default();
+        let late = Late::new(1);
         let mut answers = b"a".to_vec();
         let (first, second) = (late.make_hole(1), late.make_hole(1));
         answers.extend_from_slice(b"d");
@@ -169,22 +175,25 @@ mod tests {
         assert!(!late.has_holes());
     }
 
+    /// Makes as many holes as may be, fills each with so many bytes, and tells how many there were.
+    fn under_way(late: &Late, bytes: usize) -> usize {
+        let mut holes = Vec::new();
+        while !late.is_full() {
+            holes.push(late.make_hole(0));
+        }
+        let count = holes.len();
+        for hole in holes {
+            late.fill(hole, |out| out.resize(out.len() + bytes, 0));
+        }
+        late.0.borrow_mut().put_into(&mut Vec::new());
+        count
+    }
+
     // A pipeline of gets of large values is not asked for at once: all answers would be held at the same time.
     #[test]
     fn the_larger_the_answers_the_fewer_are_under_way() {
-        let late = Late::default();
-        let under_way = |bytes: usize| {
-            let mut holes = Vec::new();
-            while !late.is_full() {
-                holes.push(late.make_hole(0));
-            }
-            let count = holes.len();
-            for hole in holes {
-                late.fill(hole, |out| out.resize(out.len() + bytes, 0));
-            }
-            late.0.borrow_mut().put_into(&mut Vec::new());
-            count
-        };
+        let late = Late::new(1);
+        let under_way = |bytes: usize| under_way(&late, bytes);
         let small: Vec<usize> = (0..5).map(|_| under_way(100)).collect();
         assert_eq!(small, [32, 64, 128, 256, 256]);
         let large: Vec<usize> = (0..4).map(|_| under_way(256 << 10)).collect();
@@ -194,5 +203,23 @@ mod tests {
             (under_way(4 << 20), under_way(100), under_way(100)),
             (1, 1, 2)
         );
+    }
+
+    // The story of a connection that held 256 MiB: its answers were small until all that were under way were of the largest
+    // items.
+    #[test]
+    fn the_largest_items_have_room_whatever_the_answers_so_far() {
+        for (item_size_max, counts) in [
+            (1 << 10, [32, 64, 128, 256]),
+            (256 << 10, [32, 64, 128, 256]),
+            ((256 << 10) + 1, [32, 64, 128, 255]),
+            (1 << 20, [32, 64, 64, 64]),
+            (16 << 20, [4, 4, 4, 4]),
+            (64 << 20, [1, 1, 1, 1]),
+            (1 << 30, [1, 1, 1, 1]),
+        ] {
+            let late = Late::new(item_size_max);
+            assert_eq!(counts.map(|_| under_way(&late, 1)), counts);
+        }
     }
 }

@@ -194,7 +194,10 @@ impl Executor {
 
     /// The holes of a new connection's answers, if there are pools.
     pub fn late(&self) -> Option<Rc<Late>> {
-        self.proxy.as_ref().map(|_| Rc::default())
+        let item_size_max = self.shared.settings.item_size_max;
+        self.proxy
+            .as_ref()
+            .map(|_| Rc::new(Late::new(item_size_max)))
     }
 
     /// Has the connections to upstream servers live at `home`.
