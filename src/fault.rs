@@ -4,8 +4,8 @@
 //! variables choose: `TIERCACHE_MUTANT` one bug, `TIERCACHE_CRASH=POINT:N` the N-th passage of a point as the end of
 //! the process, `TIERCACHE_BOOT` another run of the machine, `TIERCACHE_TAG_BITS` how many bits of a tag count,
 //! `TIERCACHE_JOURNAL_BYTES` the size of a kill journal file, so that a short test sees collisions and folds,
-//! `TIERCACHE_READ_MS` and `TIERCACHE_WRITE_MS` how slow the device is, `TIERCACHE_CLOCK_STEP` by how many seconds the
-//! wall clock is wrong.
+//! `TIERCACHE_READ_MS` and `TIERCACHE_WRITE_MS` how slow the device is, `TIERCACHE_CLOCK_FILE` a file that
+//! has by how many seconds the wall clock is wrong.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the feature `mutants` seeds bugs: it is for tests and never part of a release");
@@ -305,13 +305,7 @@ mod choice {
         LazyLock::new(|| number("TIERCACHE_READ_MS").map(Duration::from_millis));
     static WRITE: LazyLock<Option<Duration>> =
         LazyLock::new(|| number("TIERCACHE_WRITE_MS").map(Duration::from_millis));
-    static CLOCK_STEP: LazyLock<i64> = LazyLock::new(|| {
-        let step = text("TIERCACHE_CLOCK_STEP");
-        step.map_or(0, |step| {
-            step.parse()
-                .expect("TIERCACHE_CLOCK_STEP is a number of seconds")
-        })
-    });
+    static CLOCK_FILE: LazyLock<Option<String>> = LazyLock::new(|| text("TIERCACHE_CLOCK_FILE"));
 
     /// Whether reads wait for a slow device.
     pub fn reads_are_slow() -> bool {
@@ -328,9 +322,11 @@ mod choice {
         WRITE.iter().for_each(|wait| std::thread::sleep(*wait));
     }
 
-    /// Seconds by which the wall clock is wrong.
+    /// Seconds by which the wall clock is wrong at this moment.
     pub fn clock_step() -> i64 {
-        *CLOCK_STEP
+        let Some(file) = &*CLOCK_FILE else { return 0 };
+        let step = std::fs::read_to_string(file).expect("TIERCACHE_CLOCK_FILE can be read");
+        step.trim().parse().expect("it has a number of seconds")
     }
 }
 

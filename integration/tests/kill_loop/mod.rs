@@ -9,6 +9,8 @@ mod damage;
 mod keys;
 mod worker;
 
+use std::fs;
+
 use tiercache_integration::server::{mutants_binary, tiercache_binary};
 use tiercache_integration::{number_from_env, seed};
 
@@ -67,7 +69,7 @@ const POINTS: [(&str, u64); 20] = [
     ("BeforeClean", 1),
 ];
 
-/// By how many seconds the clock is wrong in one run after the other.
+/// By how many seconds the clock is wrong at one start after the other; half way between two of them it is stepped too.
 const CLOCK_STEPS: [i64; 8] = [0, 3600, 7200, 3600, -3600, -3597, 0, 1];
 
 /// So that a short test sees what a long life brings: tags that collide, and a kill journal that is folded often.
@@ -140,21 +142,34 @@ fn cycle_of(server: &mut Loop, number: u64, serving: impl FnOnce()) -> Report {
     report
 }
 
-// Between two starts the clock goes forth and back: nothing outlives its exptime, and no CAS unique is used twice.
+// Between two starts, and while it runs, the clock goes forth and back: nothing outlives its exptime or a flush, and no CAS
+// unique is used twice.
 #[test]
-fn steps_of_the_clock_over_a_restart_outlive_nothing() {
+fn steps_of_the_clock_outlive_nothing() {
     let mut server = Loop::new(&mutants_binary(), seed(), &[], &[]);
-    for (number, step) in CLOCK_STEPS.into_iter().enumerate() {
-        server.set_variable("TIERCACHE_CLOCK_STEP", &step.to_string());
+    let file = server.scratch().join("clock");
+    let next = file.with_extension("next");
+    // At once: the server reads it at any moment.
+    let set = |step: i64| {
+        fs::write(&next, step.to_string()).expect("it can be written");
+        fs::rename(&next, &file).expect("it can be renamed");
+    };
+    server.set_variable("TIERCACHE_CLOCK_FILE", &file.display().to_string());
+    for number in 0..number_from_env("TIERCACHE_TEST_CLOCK_RESTARTS", 16) {
+        let step = CLOCK_STEPS[number as usize % CLOCK_STEPS.len()];
+        set(step);
         // After a death the folder is set aside where the clock was stepped, after a stop it is believed.
-        let end = if number % 2 == 0 {
-            End::Terminate
-        } else {
-            End::Kill
+        let end = match number % 2 {
+            0 => End::Terminate,
+            _ => End::Kill,
         };
-        let report = server.cycle(end, Flush::No, |_| {});
-        print(number as u64, &report, server.histories.operations());
-        assert_eq!(report.violations, [""; 0], "clock wrong by {step} s");
+        let while_running = CLOCK_STEPS[server.random.below(CLOCK_STEPS.len() as u64) as usize];
+        let report = server.cycle(end, flush_in(number), |_| set(while_running));
+        print(number, &report, server.histories.operations());
+        assert_eq!(
+            report.violations, [""; 0],
+            "clock wrong by {step} s at the start, then by {while_running} s"
+        );
     }
 }
 

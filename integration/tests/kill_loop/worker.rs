@@ -20,8 +20,8 @@ const RECORDS_MAX: usize = 4;
 const PIPELINE: usize = 64;
 /// How long a value with an exptime lives, in seconds.
 const TTL_SECONDS: (u64, u64) = (1, 2);
-/// The server counts whole seconds and looks at its clock once in each.
-const TTL_SLACK: Duration = Duration::from_secs(2);
+/// What an item may outlive its exptime by: the server counts whole seconds.
+const TTL_SLACK: Duration = Duration::from_secs(1);
 /// CAS uniques that a client remembers to try them again much later.
 const OLD_UNIQUES_MAX: usize = 200;
 
