@@ -29,6 +29,7 @@ mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tiercache_protocol::request::{Form, Request, Retrieve};
 use tiercache_protocol::{Reject, encode, peek_reads};
@@ -105,8 +106,8 @@ pub struct Progress {
     late: Option<Rc<Late>>,
     /// How far it has come at a pool.
     stage: Stage,
-    /// How often a pool had changed what it depends on before it was executed.
-    tries: u8,
+    /// Until when it is begun anew because a pool has changed what it depends on; none before its first try.
+    tried_until: Option<Instant>,
     /// Keys of a `get` that are answered already.
     keys_done: usize,
     /// Watchers and the log have heard of it.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Between the read and the store the key may be deleted or flushed. That ends the lease, an item
-//! without a value that only other proxies in a migration tell from a miss, and the store fails.
+//! without a value that only other proxies in a migration take for a miss, and the store fails.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tiercache_protocol::reply::{MetaFacts, MetaReply, MetaStatus, Reply};
 use tiercache_protocol::request::{Delete, Form, Request, Retrieve, Store, StoreMode};
 
 use super::Proxy;
+use super::remove::Kept;
 use super::stage::Before;
 use crate::upstream::{Failure, Outcome, Server, Verdict, meta_form};
 
@@ -56,7 +57,19 @@ struct Moving {
     new: Arc<Server>,
     /// Of the pools that these are of.
     generation: u64,
+    lease: Lease,
     patience: Option<Patience>,
+}
+
+/// What a lease on the key is to the request that it is brought for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lease {
+    /// No item: its end is waited for.
+    NotMine,
+    /// The client's own, if it has this CAS unique.
+    Mine(Option<u64>),
+    /// What the request asks for, whoever fills it.
+    Whoevers,
 }
 
 /// Whether an item is a lease: it has no value, and its reader is told that another one fills it.
@@ -70,13 +83,20 @@ impl Proxy {
     /// Brings a key to the new pool if that does not have it, and tells what it has then. Where another
     /// proxy is about to do so, `patience` says for how long that is waited for. A key that nothing is
     /// brought of any more is only looked at.
-    pub(super) fn bring(self: &Rc<Proxy>, key: &[u8], patience: Option<Patience>, then: Then) {
+    pub(super) fn bring(
+        self: &Rc<Proxy>,
+        key: &[u8],
+        lease: Lease,
+        patience: Option<Patience>,
+        then: Then,
+    ) {
         let members = Rc::clone(&self.members.borrow());
         let moving = Moving {
             key: key.into(),
             old: members.old_server(key).cloned(),
             new: Arc::clone(members.server(key)),
             generation: members.generation,
+            lease,
             patience,
         };
         let proxy = Rc::clone(self);
@@ -110,12 +130,25 @@ impl Proxy {
         let facts = reply.flags.facts();
         let lives_short = matches!(facts.ttl, Some(Some(..=LEASE_SECONDS)));
         match facts.cas {
+            // It does not count them (`-C`): nothing can be made to depend on one, nothing is brought.
+            Some(0) => {
+                let proxy = Rc::clone(self);
+                let Moving { key, new, .. } = moving;
+                match facts.won && !facts.stale {
+                    true => proxy.delete_at(&new, &key, Kept::Not, |_| then(Before::Unknown)),
+                    false => then(Before::Unknown),
+                }
+            }
             None if reply.status == MetaStatus::Miss => then(Before::Absent),
             Some(lease) if facts.won && !facts.stale && moving.old.is_some() => {
                 self.fill(moving, lease, then);
             }
             // Its time to live tells a lease from an item that a client is to fill.
-            Some(_) if is_lease(reply, &facts) && lives_short => self.look_again(moving, then),
+            Some(cas) if is_lease(reply, &facts) && lives_short => match moving.lease {
+                Lease::Mine(Some(mine)) if mine == cas => then(Before::Present(cas)),
+                Lease::Whoevers => then(Before::Unknown),
+                _ => self.look_again(moving, then),
+            },
             Some(cas) => {
                 if facts.won {
                     self.give_back(&moving.new, &moving.key, facts.cas);
@@ -143,7 +176,7 @@ impl Proxy {
         };
         let proxy = Rc::clone(self);
         self.link.after(pause, move || {
-            proxy.bring(&moving.key, Some(patience), then);
+            proxy.bring(&moving.key, moving.lease, Some(patience), then);
         });
     }
 
@@ -151,7 +184,7 @@ impl Proxy {
     fn fill(self: &Rc<Proxy>, moving: Moving, lease: u64, then: Then) {
         let old = match &moving.old {
             Some(old) if !old.missed_delete(&moving.key) => Arc::clone(old),
-            _ => return self.end_lease(moving, lease, then),
+            _ => return self.end_lease(moving, lease, Some(Failure::Down), then),
         };
         let (proxy, key) = (Rc::clone(self), moving.key.clone());
         self.link.request(
@@ -162,15 +195,17 @@ impl Proxy {
                     Ok(found) => (found, Verdict::Fits),
                     Err(verdict) => (None, verdict),
                 };
+                let unanswered = match outcome {
+                    Outcome::Failed(failure) => Some(failure),
+                    Outcome::Reply(_) => None,
+                };
                 // Once the pools are replaced, others may delete the key without doing so in the old pool.
                 let stands = proxy.upstream().pools.generation() == moving.generation;
                 match found.filter(|_| stands) {
                     Some((value, facts)) => {
                         proxy.store_leased(moving, lease, value, &facts, then);
                     }
-                    // One that the old pool did not tell is lost, as one that it evicted is: whoever changes
-                    // the key deletes it there first.
-                    None => proxy.end_lease(moving, lease, then),
+                    None => proxy.end_lease(moving, lease, unanswered, then),
                 }
                 verdict
             }),
@@ -227,16 +262,34 @@ impl Proxy {
                         proxy.look_again(moving, then);
                     }
                     // Too large for the new pool, for instance.
-                    _ => proxy.end_lease(moving, lease, then),
+                    Outcome::Reply(Reply::Error { .. }) => {
+                        proxy.end_lease(moving, lease, None, then);
+                    }
+                    Outcome::Reply(_) => {
+                        then(Before::Failed(Failure::Lost));
+                        return Verdict::Garbled;
+                    }
+                    Outcome::Failed(failure) => {
+                        proxy.end_lease(moving, lease, Some(*failure), then);
+                    }
                 }
                 Verdict::Fits
             }),
         );
     }
 
-    /// Removes a lease that was not used, unless it has become something else.
-    fn end_lease(self: &Rc<Proxy>, moving: Moving, lease: u64, then: Then) {
-        let Moving { key, new, .. } = moving;
+    /// Removes a lease that was not used, unless it has become something else. There is no item under the
+    /// key then, if `unanswered` does not say that somebody might have one. With `private` what the old pool does
+    /// not tell counts as lost: the key is deleted there before anybody reads it.
+    fn end_lease(
+        self: &Rc<Proxy>,
+        moving: Moving,
+        lease: u64,
+        unanswered: Option<Failure>,
+        then: Then,
+    ) {
+        let (proxy, key, new) = (Rc::clone(self), moving.key.clone(), Arc::clone(&moving.new));
+        let unanswered = unanswered.filter(|_| self.others_read());
         self.link.request(
             &new,
             |out, opaque| {
@@ -253,10 +306,20 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 // One that stays expires.
-                then(match outcome {
-                    Outcome::Failed(failure) => Before::Failed(failure),
-                    Outcome::Reply(_) => Before::Absent,
-                });
+                let found = match (&outcome, unanswered) {
+                    (Outcome::Failed(failure), _) => Before::Failed(*failure),
+                    (_, Some(failure)) => Before::Failed(failure),
+                    (Outcome::Reply(Reply::Meta(reply)), None) => match reply.status {
+                        MetaStatus::Done | MetaStatus::NotFound => Before::Absent,
+                        MetaStatus::Exists => {
+                            proxy.look_again(moving, then);
+                            return Verdict::Fits;
+                        }
+                        _ => Before::Failed(Failure::Lost),
+                    },
+                    (Outcome::Reply(_), None) => Before::Failed(Failure::Refused),
+                };
+                then(found);
                 Verdict::Fits
             }),
         );

@@ -26,21 +26,13 @@ use tokio::sync::oneshot;
 
 use super::super::detail::Event;
 use super::super::late::Late;
-use super::bring::{Patience, encode_read, found};
+use super::bring::{Lease, Patience, encode_read, found};
 use super::read::{AnswerAs, Read};
+use super::remove::Kept;
 use super::stage::{Before, Stage, Steps};
 use super::{Place, Proxy, failed};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Failure, Outcome, Server, Verdict};
-
-/// What has to be done for a key before a command changes it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
-    /// Delete it in the old pool.
-    Delete,
-    /// Bring it to the new pool, then delete it in the old one.
-    Bring,
-}
 
 /// Whether a delete is the same whatever is under its key.
 fn is_blind(delete: &Delete<'_>) -> bool {
@@ -50,44 +42,48 @@ fn is_blind(delete: &Delete<'_>) -> bool {
 impl Proxy {
     /// Begins what has to be done in the old pool before `request` is executed. Tells what was found if
     /// that is known at once; else the receiver hears it.
+    /// Nothing is deleted there `again` for a request that is begun anew.
     pub(super) fn before(
         self: &Rc<Proxy>,
         request: &Request<'_>,
+        again: bool,
     ) -> Result<Before, oneshot::Receiver<Stage>> {
-        if !self.members.borrow().minds_leases() {
+        let is_plain_read = match request {
+            Request::Get(get) => get.touch.is_none(),
+            Request::GetOne(get) => get.touch.is_none(),
+            _ => false,
+        };
+        if is_plain_read || !self.members.borrow().minds_leases() {
             return Ok(Before::Unknown);
         }
         let (told, mut receiver) = oneshot::channel();
         let all = Rc::new(Steps::new(told));
         match request {
-            Request::Store(store) => {
-                let blind = store.mode == StoreMode::Set && store.compare.is_none();
-                let first = if blind { First::Delete } else { First::Bring };
-                self.prepare(store.key, first, &all);
-            }
+            Request::Store(store) => match store.mode {
+                StoreMode::Set if store.compare.is_none() => self.delete_first(store.key, &all),
+                _ => self.bring_first(store.key, Lease::Mine(store.compare), again, &all),
+            },
+            Request::Delete(delete) if is_blind(delete) => self.delete_first(delete.key, &all),
             Request::Delete(delete) => {
-                let first = match is_blind(delete) {
-                    true => First::Delete,
-                    false => First::Bring,
-                };
-                self.prepare(delete.key, first, &all);
+                self.bring_first(delete.key, Lease::Mine(delete.compare), again, &all);
             }
-            Request::Arithmetic(request) => self.prepare(request.key, First::Bring, &all),
-            Request::Touch(touch) => self.prepare(touch.key, First::Bring, &all),
-            Request::Get(get) if get.touch.is_some() => {
+            Request::Arithmetic(request) => {
+                self.bring_first(request.key, Lease::Mine(request.compare), again, &all);
+            }
+            Request::Touch(touch) => self.bring_first(touch.key, Lease::NotMine, again, &all),
+            Request::Get(get) => {
                 for key in get.keys.clone() {
-                    self.prepare(key, First::Bring, &all);
+                    self.bring_first(key, Lease::NotMine, again, &all);
                 }
             }
-            Request::GetOne(get) if get.touch.is_some() => {
-                self.prepare(get.key, First::Bring, &all);
+            Request::GetOne(get) => self.bring_first(get.key, Lease::NotMine, again, &all),
+            Request::Retrieve(retrieve) if retrieve.vivify.is_some() => {
+                self.bring_first(retrieve.key, Lease::Whoevers, again, &all);
             }
             Request::Retrieve(retrieve)
-                if retrieve.touch.is_some()
-                    || retrieve.vivify.is_some()
-                    || retrieve.recache.is_some() =>
+                if retrieve.touch.is_some() || retrieve.recache.is_some() =>
             {
-                self.prepare(retrieve.key, First::Bring, &all);
+                self.bring_first(retrieve.key, Lease::NotMine, again, &all);
             }
             Request::FlushAll { delay, .. } if self.shared.settings.flush_enabled => {
                 self.flush_old(*delay, &all);
@@ -130,23 +126,46 @@ impl Proxy {
         true
     }
 
-    fn prepare(self: &Rc<Proxy>, key: &[u8], first: First, all: &Rc<Steps>) {
-        let members = Rc::clone(&self.members.borrow());
-        let old = members.old_server(key).cloned();
-        let all = Rc::clone(all);
-        match (first, old) {
-            (First::Delete, Some(old)) => self.delete_in_old(&old, key, Before::Unknown, all),
-            (First::Bring, old) if members.may_be_leased(key) => {
-                let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
-                let patience = Patience::of(members.server(key));
-                let then = move |found| match (found, old) {
-                    (Before::Failed(_), _) | (_, None) => all.found(found),
-                    (_, Some(old)) => proxy.delete_in_old(&old, &kept, found, all),
-                };
-                self.bring(key, Some(patience), Box::new(then));
+    /// Answers a read that touches an item of which there is none, as a miss: sent, it could meet a lease. False for
+    /// what is executed all the same.
+    pub(super) fn miss_touched(&self, request: &Request<'_>, out: &mut Vec<u8>) -> bool {
+        match request {
+            // What was found is only that of the last one of several keys.
+            Request::Get(get) if get.keys.clone().count() > 1 => return false,
+            Request::Get(get) if get.last => encode::end(out),
+            Request::Get(_) => {}
+            Request::GetOne(get) => encode::binary_miss(out, get.form, get.key),
+            Request::Retrieve(retrieve) if retrieve.vivify.is_none() => {
+                encode::meta_miss(out, &retrieve.form);
             }
-            _ => {}
+            _ => return false,
         }
+        self.counters.cmd_get.bump();
+        self.counters.get_misses.bump();
+        true
+    }
+
+    fn delete_first(self: &Rc<Proxy>, key: &[u8], all: &Rc<Steps>) {
+        let old = self.members.borrow().old_server(key).cloned();
+        if let Some(old) = old {
+            self.delete_in_old(&old, key, Before::Unknown, Rc::clone(all));
+        }
+    }
+
+    fn bring_first(self: &Rc<Proxy>, key: &[u8], lease: Lease, again: bool, all: &Rc<Steps>) {
+        let members = Rc::clone(&self.members.borrow());
+        if !members.may_be_leased(key) {
+            return;
+        }
+        let old = members.old_server(key).filter(|_| !again).cloned();
+        let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        let all = Rc::clone(all);
+        let then = move |found| match (found, old) {
+            (Before::Failed(_) | Before::Unknown, _) | (_, None) => all.note(found),
+            (_, Some(old)) => proxy.delete_in_old(&old, &kept, found, all),
+        };
+        let patience = Patience::of(members.server(key));
+        self.bring(key, lease, Some(patience), Box::new(then));
     }
 
     fn delete_in_old(
@@ -156,23 +175,30 @@ impl Proxy {
         found: Before,
         all: Rc<Steps>,
     ) {
-        let others_read = self.others_read();
-        self.delete_at(old, key, move |deleted| {
-            all.found(match deleted {
-                Err(failure) if others_read => Before::Failed(failure),
-                _ => found,
-            });
+        let kept = match self.others_read() {
+            true => Kept::Not,
+            false => Kept::Later,
+        };
+        self.delete_at(old, key, kept, move |deleted| {
+            all.note(deleted.map_or_else(Before::Failed, |()| found));
         });
     }
 
     /// Whether other proxies may read from the old pool what this one knows to be deleted.
-    fn others_read(&self) -> bool {
+    pub(super) fn others_read(&self) -> bool {
         self.upstream().sharing != Sharing::Private
     }
 
     /// The old pool first: what is read there after the new one was flushed was stored since.
     fn flush_old(self: &Rc<Proxy>, delay: Exptime, all: &Rc<Steps>) {
         let others_read = self.others_read();
+        // What comes due in the old pool first is not read there once the new one has lost it.
+        let slack = self.flush_late_s();
+        let delay = match delay {
+            Exptime::Relative(seconds) if seconds > slack => Exptime::Relative(seconds - slack),
+            Exptime::Absolute(at) => Exptime::Absolute(at.saturating_sub(slack)),
+            _ => Exptime::Never,
+        };
         let members = Rc::clone(&self.members.borrow());
         for server in members.old_servers() {
             let (all, flushed) = (Rc::clone(all), Arc::clone(server));
@@ -189,10 +215,9 @@ impl Proxy {
                         Outcome::Failed(failure) => failure,
                         Outcome::Reply(_) => Failure::Refused,
                     };
-                    // A delayed one too: better too early than never.
-                    flushed.keep_flush();
-                    if others_read {
-                        all.found(Before::Failed(failure));
+                    // A delayed one is kept too: better too early than never.
+                    if others_read || !flushed.keep_flush() {
+                        all.note(Before::Failed(failure));
                     }
                     match outcome {
                         Outcome::Reply(reply) if !matches!(reply, Reply::Error { .. }) => {
@@ -256,7 +281,7 @@ impl Proxy {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b"\r\n");
             });
-            self.bring(&read.key, None, Box::new(|_| {}));
+            self.bring(&read.key, Lease::NotMine, None, Box::new(|_| {}));
             return Verdict::Fits;
         }
         // The answer tells what only the new pool knows, the CAS unique for instance.
@@ -270,7 +295,7 @@ impl Proxy {
             Err(read) => proxy.miss(&read, place),
         };
         let patience = Patience::of(&self.server(&key));
-        self.bring(&key, Some(patience), Box::new(then));
+        self.bring(&key, Lease::NotMine, Some(patience), Box::new(then));
         Verdict::Fits
     }
 }

@@ -37,6 +37,7 @@ use crate::metrics::Counters;
 use crate::tier::{Copied, Copies, Fence, Local};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Dialect, Failure, Home, Link, Members, Pools, Server};
+use remove::Kept;
 use stage::Before;
 pub(super) use stage::Stage;
 
@@ -191,7 +192,7 @@ impl Proxy {
     fn begin_write(&self, key: &[u8]) -> Guard {
         let members = Rc::clone(&self.members.borrow());
         for server in members.former_servers(key) {
-            self.delete_at(server, key, |_| {});
+            self.delete_at(server, key, Kept::Later, |_| {});
         }
         let copies = self.copies();
         let begin = |copies: &Copies| copies.begin_write(&mut self.local.borrow_mut(), key);
@@ -210,6 +211,13 @@ impl Proxy {
             && self.stands(&guard)
         {
             copies.end_read(&mut self.local.borrow_mut(), key, fence, copied);
+        }
+    }
+
+    /// Ends a write that was not executed.
+    fn give_up_write(&self, key: &[u8], guard: Guard) {
+        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence) {
+            copies.end_write(&mut self.local.borrow_mut(), key, fence, None);
         }
     }
 
@@ -239,7 +247,7 @@ impl Proxy {
         let held = Rc::new(place.late.hold());
         for server in left.into_iter().chain([members.server(key)]) {
             let held = Rc::clone(&held);
-            self.delete_at(server, key, move |_| drop(held));
+            self.delete_at(server, key, Kept::Later, move |_| drop(held));
         }
     }
 
@@ -273,7 +281,7 @@ impl Executor {
             return Flow::Flush;
         }
         if progress.stage == Stage::Begins {
-            match proxy.before(request) {
+            match proxy.before(request, progress.tried_until.is_some()) {
                 Ok(before) => progress.stage = Stage::Prepared(before),
                 Err(told) => return Flow::Wait(Wait(For::Pool(told))),
             }
@@ -282,9 +290,12 @@ impl Executor {
             Stage::Prepared(before) => before,
             Stage::Begins | Stage::Answered => Before::Unknown,
         };
-        if let Before::Failed(failure) = before
-            && proxy.refuse(request, failure, &late, out)
-        {
+        let refused = match before {
+            Before::Failed(failure) => proxy.refuse(request, failure, &late, out),
+            Before::Absent => proxy.miss_touched(request, out),
+            Before::Unknown | Before::Present(_) => false,
+        };
+        if refused {
             return Flow::Done;
         }
         match request {
@@ -296,18 +307,21 @@ impl Executor {
                 }
             }
             Request::Store(store) => {
-                let (again, flow) = progress.repeatable(before);
+                let (again, flow) = proxy.repeatable(store.key, before, progress);
                 proxy.store(store, before, again, Place::at(&late, out.len()));
                 return flow;
             }
             Request::Delete(delete) => {
-                let (again, flow) = progress.repeatable(before);
+                let (again, flow) = proxy.repeatable(delete.key, before, progress);
                 proxy.delete(delete, before, again, Place::at(&late, out.len()));
                 return flow;
             }
             Request::Arithmetic(request) => {
-                let (again, flow) = progress.repeatable(before);
-                proxy.arithmetic(request, before, again, Place::at(&late, out.len()));
+                let first = progress.tried_until.is_none();
+                let (again, flow) = proxy.repeatable(request.key, before, progress);
+                // An item that was found twice is no lease.
+                let again = again.filter(|_| first || before == Before::Absent);
+                proxy.arithmetic(request, again, Place::at(&late, out.len()));
                 return flow;
             }
             Request::Touch(touch) => proxy.touch(touch, before, Place::at(&late, out.len())),

@@ -21,6 +21,15 @@ use crate::upstream::{Failure, Outcome, Server, Verdict, encode_delete, meta_for
 /// Seconds by which two clocks of whole seconds may differ about a delayed flush.
 const FLUSH_SLACK_SECONDS: u32 = 2;
 
+/// What becomes of a delete that a server does not acknowledge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is delivered as soon as the server can be reached, and the key is not read there before.
+    Later,
+    /// Nothing: somebody is told that it failed.
+    Not,
+}
+
 impl Proxy {
     pub(super) fn delete(
         self: &Rc<Proxy>,
@@ -63,7 +72,6 @@ impl Proxy {
                     server.keep_delete(&key);
                 }
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, None, &place);
                 let fate = match compares {
                     true => before.fate_of_compare(status(&outcome)),
                     false => before.fate(status(&outcome), MetaStatus::NotFound),
@@ -71,8 +79,10 @@ impl Proxy {
                 if fate == Fate::Again
                     && let Some(again) = again
                 {
+                    proxy.give_up_write(&key, guard);
                     return begin_again(again, place);
                 }
+                proxy.end_write(&key, guard, None, &place);
                 let altered = fate.alter(&outcome);
                 let outcome = fate.settle(outcome, altered.as_ref());
                 match status(&outcome) {
@@ -102,30 +112,37 @@ impl Proxy {
         at: usize,
     ) {
         let old = self.members.borrow().old_server(key).cloned();
-        if let Some(old) = old {
-            let place = Place::at(late, at);
-            self.delete_at(&old, key, move |_| place.fill(|_| {}));
-        }
-        self.delete_in_pool(key, late, at);
+        let Some(old) = old else {
+            return self.delete_in_pool(key, late, at);
+        };
+        let place = Place::at(late, at);
+        let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
+        // In this order, as in each change of a key that moves.
+        self.delete_at(&old, key, Kept::Later, move |_| {
+            proxy.delete_at_place(&kept, place);
+        });
     }
 
     /// Deletes a key from its server, which what is answered behind an empty hole at `at` waits for.
     pub(super) fn delete_in_pool(self: &Rc<Proxy>, key: &[u8], late: &Rc<Late>, at: usize) {
+        self.delete_at_place(key, Place::at(late, at));
+    }
+
+    fn delete_at_place(self: &Rc<Proxy>, key: &[u8], place: Place) {
         let guard = self.begin_write(key);
         let (proxy, kept): (_, Box<[u8]>) = (Rc::clone(self), key.into());
-        let place = Place::at(late, at);
-        self.delete_at(&self.server(key), key, move |_| {
+        self.delete_at(&self.server(key), key, Kept::Later, move |_| {
             proxy.end_write(&kept, guard, None, &place);
             place.fill(|_| {});
         });
     }
 
-    /// Deletes a key from a server, now or as soon as it can be reached. `done` hears that it was
-    /// deleted, or why it is kept for later.
+    /// Deletes a key from a server. `done` hears that it was deleted or is kept for later, or why neither.
     pub(super) fn delete_at(
         &self,
         server: &Arc<Server>,
         key: &[u8],
+        if_not: Kept,
         done: impl FnOnce(Result<(), Failure>) + 'static,
     ) {
         let (kept, asked_server): (Box<[u8]>, _) = (key.into(), Arc::clone(server));
@@ -141,10 +158,9 @@ impl Proxy {
                     }
                     (Outcome::Reply(_), _) => (Err(Failure::Lost), Verdict::Garbled),
                 };
-                if deleted.is_err() {
-                    asked_server.keep_delete(&kept);
-                }
-                done(deleted);
+                let is_kept =
+                    deleted.is_err() && if_not == Kept::Later && asked_server.keep_delete(&kept);
+                done(deleted.or_else(|failure| is_kept.then_some(()).ok_or(failure)));
                 verdict
             }),
         );
@@ -152,7 +168,7 @@ impl Proxy {
 
     /// How many seconds late a server may carry out a delayed flush: it hears of it late, and its clock and ours count
     /// whole seconds.
-    fn flush_late_s(&self) -> u32 {
+    pub(super) fn flush_late_s(&self) -> u32 {
         let members = self.members.borrow();
         let slowest = members
             .servers()

@@ -1,15 +1,14 @@
 //! How far a request has come that takes several steps at its pools, as in a [migration](super::migrate).
 
 use std::cell::Cell;
+use std::time::Instant;
 
 use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
 use tokio::sync::oneshot;
 
 use super::super::{Flow, For, Progress, Wait};
+use super::Proxy;
 use crate::upstream::{Failure, Outcome};
-
-/// How often a request that depends on what is under its key is begun anew because that has changed.
-const TRIES_MAX: u8 = 64;
 
 /// A CAS unique that no server gives out.
 const CAS_OF_NOTHING: u64 = u64::MAX;
@@ -66,10 +65,8 @@ impl Before {
     /// Of an answer to a request that was made to depend on [`Before::cas`]; `absent` is that for a key without an item.
     pub(super) fn fate(self, status: Option<MetaStatus>, absent: MetaStatus) -> Fate {
         match (self, status) {
-            (Before::Present(_), Some(MetaStatus::Exists)) => Fate::Again,
-            // There was none when it was looked for, whatever is there now.
-            (Before::Absent, Some(MetaStatus::Exists))
-            | (Before::Absent | Before::Present(_), Some(MetaStatus::NotFound)) => {
+            (Before::Absent | Before::Present(_), Some(MetaStatus::Exists)) => Fate::Again,
+            (Before::Absent | Before::Present(_), Some(MetaStatus::NotFound)) => {
                 Fate::Becomes(absent)
             }
             _ => Fate::Stays,
@@ -79,7 +76,8 @@ impl Before {
     /// Of an answer to a request that the client made to depend on a CAS unique.
     pub(super) fn fate_of_compare(self, status: Option<MetaStatus>) -> Fate {
         match (self, status) {
-            (Before::Absent, Some(MetaStatus::Exists)) => Fate::Becomes(MetaStatus::NotFound),
+            // It may have met a lease.
+            (Before::Absent, Some(MetaStatus::Exists)) => Fate::Again,
             _ => Fate::Stays,
         }
     }
@@ -108,8 +106,8 @@ impl Fate {
         }
     }
 
-    /// What is answered in the end: the altered reply if there is one, and an error if the request was begun anew too
-    /// often.
+    /// What is answered in the end: the altered reply if there is one, and an error if the request was begun anew for
+    /// too long.
     pub(super) fn settle<'r>(
         self,
         outcome: Outcome<'r>,
@@ -141,8 +139,8 @@ impl Steps {
         }
     }
 
-    /// Notes what a step found. A failure of one is a failure of all.
-    pub(super) fn found(&self, before: Before) {
+    /// Notes what a step found; of several keys the last one's. A failure of one is a failure of all.
+    pub(super) fn note(&self, before: Before) {
         if !matches!(self.found.get(), Before::Failed(_)) {
             self.found.set(before);
         }
@@ -158,15 +156,26 @@ impl Drop for Steps {
     }
 }
 
-impl Progress {
-    /// What a request holds that is to be executed anew if its key changes before it is, and how it goes on; nothing if
-    /// it does not depend on what was found, or was begun often enough.
-    pub(super) fn repeatable(&mut self, before: Before) -> (Option<Again>, Flow) {
-        if before.cas().is_none() || self.tries >= TRIES_MAX {
+impl Proxy {
+    /// What a request holds that is to be executed anew if `key` changes before it is, and how it goes on; nothing if
+    /// it does not depend on what was found, or was begun anew for as long as a request may take.
+    pub(super) fn repeatable(
+        &self,
+        key: &[u8],
+        before: Before,
+        progress: &mut Progress,
+    ) -> (Option<Again>, Flow) {
+        if before.cas().is_none() {
             return (None, Flow::Done);
         }
-        self.tries += 1;
-        self.stage = Stage::Answered;
+        let now = Instant::now();
+        let until = progress
+            .tried_until
+            .get_or_insert_with(|| now + self.server(key).request_timeout());
+        if now > *until {
+            return (None, Flow::Done);
+        }
+        progress.stage = Stage::Answered;
         let (again, told) = oneshot::channel();
         (Some(again), Flow::Wait(Wait(For::Pool(told))))
     }

@@ -82,24 +82,26 @@ impl Proxy {
                     Form::Classic { .. } | Form::Binary(_) => meta_form(store.key, opaque, wanted),
                 };
                 let form = Form::Meta(form);
+                // With a CAS unique that the client does not know of, it means nothing.
+                let invalidate = store.invalidate && compares;
                 let store = Store {
                     form,
                     compare,
+                    invalidate,
                     ..*store
                 };
                 encode_request(out, &Request::Store(store));
             },
             Box::new(move |outcome| {
                 let fate = match mode {
-                    StoreMode::Add if again.is_some() => before.fate_of_add(status(&outcome)),
-                    StoreMode::Add => Fate::Stays,
+                    StoreMode::Add => before.fate_of_add(status(&outcome)),
                     _ if compares => before.fate_of_compare(status(&outcome)),
                     _ => before.fate(status(&outcome), MetaStatus::NotStored),
                 };
                 if fate == Fate::Again
                     && let Some(again) = again
                 {
-                    proxy.end_write(&key, guard, None, &place);
+                    proxy.give_up_write(&key, guard);
                     return begin_again(again, place);
                 }
                 let altered = fate.alter(&outcome);
@@ -149,7 +151,6 @@ impl Proxy {
     pub(super) fn arithmetic(
         self: &Rc<Proxy>,
         request: &Arithmetic<'_>,
-        before: Before,
         again: Option<Again>,
         place: Place,
     ) {
@@ -178,17 +179,17 @@ impl Proxy {
             },
             Box::new(move |outcome| {
                 let counters = &*proxy.counters;
-                proxy.end_write(&key, guard, None, &place);
                 // No number is what a lease of another proxy is.
-                if before == Before::Absent
-                    && let Outcome::Reply(Reply::Error {
-                        kind: ErrorKind::Client,
-                        ..
-                    }) = outcome
+                if let Outcome::Reply(Reply::Error {
+                    kind: ErrorKind::Client,
+                    ..
+                }) = outcome
                     && let Some(again) = again
                 {
+                    proxy.give_up_write(&key, guard);
                     return begin_again(again, place);
                 }
+                proxy.end_write(&key, guard, None, &place);
                 match (status(&outcome), decrement) {
                     (Some(MetaStatus::Value | MetaStatus::Done), false) => {
                         counters.incr_hits.bump();
