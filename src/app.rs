@@ -252,11 +252,12 @@ impl Parts {
         };
         let reloaded = reread().and_then(|config| {
             let upstream = config.upstream.context("no memcached servers any more")?;
-            let access = before.upstream.as_ref().map(|before| &before.access);
-            // Their files may be root's, whose rights are gone.
+            let before = before.upstream.as_ref();
+            let fixed = before.map_or(Vec::new(), |before| upstream.fixed_options_unlike(before));
             anyhow::ensure!(
-                access == Some(&upstream.access),
-                "what the servers are shown (memcached.tls, username …) changes with a restart"
+                fixed.is_empty(),
+                "another value needs a restart: {}",
+                fixed.join(", ")
             );
             if let Some(members) = pools.prepare(&upstream)? {
                 check(&members, upstream.sharing)?;

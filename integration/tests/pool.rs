@@ -9,6 +9,7 @@ mod fleet;
 mod leases;
 mod load;
 mod migration;
+mod options;
 mod outage;
 mod reload;
 mod shared;

@@ -34,6 +34,25 @@ pub struct UpstreamConfig {
     pub access: AccessConfig,
 }
 
+impl UpstreamConfig {
+    /// The options that differ from those of `other` and cannot change while the process runs, empty if there are none.
+    pub fn fixed_options_unlike(&self, other: &UpstreamConfig) -> Vec<&'static str> {
+        let fixed = [
+            ("hot.backend and cold.backend", self.copies == other.copies),
+            ("cold.sharing", self.sharing == other.sharing),
+            ("cold.fresh", self.fresh == other.fresh),
+            ("memcached.state", self.state == other.state),
+            // Their files may be root's, whose rights are gone.
+            (
+                "what the servers are shown (memcached.tls, username ...)",
+                self.access == other.access,
+            ),
+        ];
+        let unlike = fixed.into_iter().filter(|(_, is_alike)| !is_alike);
+        unlike.map(|(option, _)| option).collect()
+    }
+}
+
 /// Keys that begin with `prefix` belong to the pool with the number `pool`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {

@@ -27,7 +27,7 @@ pub struct Server {
     pub(super) access: Arc<Access>,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
-    eject_after: u32,
+    pub(super) eject_after: u32,
     failures_in_a_row: AtomicU32,
     ejected: AtomicBool,
     /// Told when the server is ejected or has missed a delete: somebody has to look after it.
