@@ -287,6 +287,8 @@ section! {
         connect_timeout: Span,
         /// Time to answer.
         request_timeout: Span,
+        /// Time without a request after which a connection to a server is closed.
+        idle_timeout: Span,
         /// Failures in a row that eject a server.
         eject_after: u32,
         /// Whether TCP connections to the servers are encrypted.

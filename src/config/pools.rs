@@ -8,7 +8,7 @@ use crate::config::resolve::refuse;
 use crate::config::secure;
 use crate::units::{ByteSize, Span};
 use crate::upstream::UpstreamConfig;
-use crate::upstream::config::{Address, PoolConfig, Route};
+use crate::upstream::config::{Address, PoolConfig, Route, Sharing};
 
 /// RAM of a proxy that keeps no items, at least; it has to hold a few of the largest.
 const PROXY_MEMORY_MIN: ByteSize = ByteSize::mib(8);
@@ -90,6 +90,7 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
         );
     };
     let defaults = PoolConfig::default();
+    let sharing = cold.sharing.unwrap_or_default();
     let ring = memcached.ring.unwrap_or_default();
     let common = PoolConfig {
         ring,
@@ -105,6 +106,11 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
             memcached.request_timeout,
             defaults.request_timeout,
         )?,
+        idle_timeout: memcached.idle_timeout.unwrap_or(match sharing {
+            // Behind each new connection may be another process, of whose items there are no copies yet.
+            Sharing::Strict => Span::seconds(0),
+            Sharing::Private | Sharing::Through => defaults.idle_timeout,
+        }),
         eject_after: match memcached.eject_after {
             Some(0) => return refuse("memcached.eject_after", "must be at least 1"),
             count => count.unwrap_or(defaults.eject_after),
@@ -144,7 +150,7 @@ pub(super) fn upstream(layer: &Layer, ram: Ram) -> Result<Option<UpstreamConfig>
     Ok(Some(UpstreamConfig {
         pools,
         routes,
-        sharing: cold.sharing.unwrap_or_default(),
+        sharing,
         fresh,
         copies: ram == Ram::Copies,
         state,
@@ -257,6 +263,7 @@ pub(super) fn to_layer(upstream: &UpstreamConfig) -> layer::Memcached {
             .map(|(open, close)| [char::from(open), char::from(close)].iter().collect()),
         connect_timeout: first.map(|pool| pool.connect_timeout),
         request_timeout: first.map(|pool| pool.request_timeout),
+        idle_timeout: first.map(|pool| pool.idle_timeout),
         eject_after: first.map(|pool| pool.eject_after),
         migrate_from: first.and_then(old),
         migrate_pools: Some(

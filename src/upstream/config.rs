@@ -120,6 +120,8 @@ pub struct PoolConfig {
     pub connect_timeout: Span,
     /// Time to answer a request, from when it was made. Default 250 ms.
     pub request_timeout: Span,
+    /// Time without a request after which a connection is closed; zero for never. Default 60 s.
+    pub idle_timeout: Span,
     /// Failures in a row after which a server gets no requests until it answers a probe. Default 3.
     pub eject_after: u32,
 }
@@ -135,6 +137,7 @@ impl Default for PoolConfig {
             hash_tag: None,
             connect_timeout: Span::ms(250),
             request_timeout: Span::ms(250),
+            idle_timeout: Span::seconds(60),
             eject_after: 3,
         }
     }

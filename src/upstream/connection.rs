@@ -8,7 +8,8 @@
 //!
 //! Nothing the server sends is believed: a reply must have the opaque number of the oldest request
 //! in flight and the shape of an answer to it. What was not sent when a connection ends goes out on
-//! the next one.
+//! the next one. A connection that nobody has used for a while is closed before somebody on the way, who
+//! would not tell, forgets it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -93,6 +94,8 @@ pub struct Connection {
     pending: RefCell<Pending>,
     dialect: Cell<Option<Dialect>>,
     retired: Cell<bool>,
+    /// When it was made or last answered.
+    last_used: Cell<Instant>,
     link: Rc<Common>,
 }
 
@@ -164,6 +167,8 @@ pub(super) enum End {
     Garbled(String),
     #[error("no longer needed")]
     Retired,
+    #[error("not used for a while")]
+    Idle,
     /// Its name means another place now.
     #[error("the server has moved")]
     Moved,
@@ -181,7 +186,7 @@ pub(super) enum End {
 impl End {
     /// Whether nothing is wrong, if all was answered.
     fn is_ordinary(&self) -> bool {
-        matches!(self, End::Closed | End::Retired | End::Moved)
+        matches!(self, End::Closed | End::Retired | End::Idle | End::Moved)
     }
 
     /// Whether the server cannot be used until somebody changes it.
@@ -201,6 +206,7 @@ impl Connection {
             pending: RefCell::default(),
             dialect: Cell::new(None),
             retired: Cell::new(false),
+            last_used: Cell::new(Instant::now()),
             link,
         })
     }
@@ -354,7 +360,8 @@ impl Connection {
     async fn drive(&self, stream: &mut Stream) -> End {
         let mut input = Replies::new(self.value_max);
         let mut timer = pin!(self.link.timer());
-        let mut armed = false;
+        let mut armed = None;
+        self.last_used.set(Instant::now());
         let mut blocked = None;
         poll_fn(|cx| {
             loop {
@@ -453,6 +460,7 @@ impl Connection {
     fn answer(&self, input: &mut Replies) -> Result<(), End> {
         let now = Instant::now();
         self.link.now.set(now);
+        self.last_used.set(now);
         loop {
             if !input.has_dropped() {
                 return Ok(());
@@ -499,28 +507,38 @@ impl Connection {
         }
     }
 
-    /// Ends the connection if the oldest request has waited for too long.
+    /// Ends the connection if the oldest request has waited for too long, or if there was none for too long.
     fn poll_timer(
         &self,
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
-        armed: &mut bool,
+        armed: &mut Option<Instant>,
     ) -> Option<End> {
-        let deadline = {
-            let pending = self.pending.borrow();
-            pending.in_flight.front()?.since + self.server.request_timeout
+        let (deadline, end) = match self.pending.borrow().in_flight.front() {
+            Some(oldest) => (oldest.since + self.server.request_timeout, End::TimedOut),
+            None if self.server.idle_timeout.is_zero() => return None,
+            None => (self.last_used.get() + self.server.idle_timeout, End::Idle),
         };
-        if !*armed {
-            timer.as_mut().reset(deadline.into());
-            *armed = true;
+        match *armed {
+            // Armed for something older, it fires too early and is set again: once in a timeout's time instead of once
+            // for each request. Until then the waker of an idle connection is in it already.
+            Some(at) if at <= deadline => {
+                if matches!(end, End::Idle) && !timer.is_elapsed() {
+                    return None;
+                }
+            }
+            // Armed for the end of an idle time, which a request has cut short.
+            _ => {
+                timer.as_mut().reset(deadline.into());
+                *armed = Some(deadline);
+            }
         }
-        // Armed for an older request, it fires too early and is set again: once in a timeout's
-        // time instead of once for each request.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
-                return Some(End::TimedOut);
+                return Some(end);
             }
             timer.as_mut().reset(deadline.into());
+            *armed = Some(deadline);
         }
         None
     }

@@ -321,6 +321,7 @@ impl Server {
         self.address.place == address.place
             && self.connect_timeout == pool.connect_timeout.0
             && self.request_timeout == pool.request_timeout.0
+            && self.idle_timeout == pool.idle_timeout.0
             && self.eject_after == pool.eject_after
     }
 }

@@ -27,6 +27,8 @@ pub struct Server {
     pub(super) access: Arc<Access>,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
+    /// Zero for never.
+    pub(super) idle_timeout: Duration,
     pub(super) eject_after: u32,
     failures_in_a_row: AtomicU32,
     ejected: AtomicBool,
@@ -98,6 +100,7 @@ impl Server {
             access: Arc::clone(access),
             connect_timeout: pool.connect_timeout.0,
             request_timeout: pool.request_timeout.0,
+            idle_timeout: pool.idle_timeout.0,
             eject_after: pool.eject_after,
             failures_in_a_row: AtomicU32::new(0),
             // What it was not told before it has to be told first.

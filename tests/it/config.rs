@@ -123,6 +123,26 @@ fn errors_name_the_line() {
     }
 }
 
+// Copies do not outlive a connection under strict: there, none is closed unless that is asked for.
+#[test]
+fn idle_connections_to_servers_are_closed_where_that_costs_no_copies() {
+    for (sharing, options, idle_timeout) in [
+        ("private", "", "1m"),
+        ("through", "", "1m"),
+        ("strict", "", "0s"),
+        ("strict", "idle_timeout = \"5m\"\n", "5m"),
+        ("through", "idle_timeout = \"0s\"\n", "0s"),
+    ] {
+        let text = format!(
+            "[cold]\nbackend = \"memcached\"\nsharing = \"{sharing}\"\n\
+             [memcached]\nstate = \"s\"\nservers = [\"h\"]\n{options}"
+        );
+        let upstream = resolve(&text).upstream.unwrap();
+        let expected = idle_timeout.parse().unwrap();
+        assert_eq!(upstream.pools[0].idle_timeout, expected, "{text}");
+    }
+}
+
 // What memcached servers are shown makes sense as a whole, or is refused.
 #[test]
 fn access_to_servers_is_whole() {

@@ -189,6 +189,40 @@ fn a_state_folder_is_for_one_proxy() {
     );
 }
 
+// A connection that is not used is closed, which is no error of anybody, and made again for the next request.
+#[test]
+fn an_idle_connection_is_closed_and_made_again() {
+    let pool = Pool::of_memcached(&[1]);
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let config = folder.path().join("c.toml");
+    let timeouts =
+        "connect_timeout = \"10s\"\nrequest_timeout = \"10s\"\nidle_timeout = \"50ms\"\n";
+    fs::write(&config, format!("[memcached]\n{timeouts}")).expect("it can be written");
+    let config = ["--config", &config.display().to_string()];
+    for proxy in [pool.proxy(&config), pool.near_cache(&config)] {
+        let mut client = proxy.connect();
+        let mut direct = pool.servers[0].connect();
+        let mut connections = |name: &str| direct.stats("").expect("it answers").number(name);
+        for round in 0..3 {
+            let made = connections("total_connections");
+            assert_eq!(client.set(b"k", b"v").expect("it answers"), b"STORED");
+            assert!(connections("total_connections") > made, "round {round}");
+            // The one that asks stays.
+            let closed = eventually(NOTICED, || connections("curr_connections") == 1);
+            assert!(closed, "round {round}");
+        }
+        let stats = client.stats("upstream").expect("it answers");
+        let address = pool.servers[0].address();
+        assert_eq!(stats.number(&format!("{address}:errors")), 0);
+        assert_eq!(stats.number(&format!("{address}:ejections")), 0);
+        assert!(
+            !proxy.log().contains("upstream connection"),
+            "{}",
+            proxy.log()
+        );
+    }
+}
+
 /// A server that answers the greeting, then each `mg` line with `answer`, given the line's key and opaque token.
 fn liar(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> String {
     slow_liar(Duration::ZERO, answer)
