@@ -362,7 +362,7 @@ fn whatever_races_with_a_migration_nobody_reads_what_was_changed() {
 }
 
 /// Waits until a proxy has no request under way to its servers: items are brought behind the answers.
-pub(super) fn settle(server: &Server) {
+fn settle(server: &Server) {
     let mut client = server.connect();
     let mut before = (0, 0);
     let settled = eventually(NOTICED, || {
