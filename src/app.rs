@@ -71,6 +71,7 @@ pub fn run(
     set_verbosity: SetVerbosity,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    memory::keep_one_heap();
     let mut notices = notices.to_vec();
     // Before -u: root's files stay root's.
     let secrets = Secrets::open(config)?;

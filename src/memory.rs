@@ -341,6 +341,25 @@ impl Drop for Tail<'_> {
     }
 }
 
+/// Has the allocator keep one heap for all threads, unless whoever started the process says how many (`MALLOC_ARENA_MAX`).
+/// To be called before there are other threads: heaps that exist stay.
+pub fn keep_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+        unsafe extern "C" {
+            fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+        /// `M_ARENA_MAX` of malloc.h.
+        const ARENA_MAX: c_int = -8;
+        if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+            // SAFETY: mallopt(3) may be called at any time from any thread; this parameter only bounds how many heaps are
+            // made from here on, and moves nothing that is allocated.
+            unsafe { mallopt(ARENA_MAX, 1) };
+        }
+    }
+}
+
 /// Has the allocator give the pages that it keeps between what is allocated back to the kernel. It does so by itself only
 /// at the end of each of its arenas, of which it makes up to eight per core: without this, what a process once needed for
 /// a moment (large buffers above all, on one thread or another) stays with it. Takes a millisecond or so.
