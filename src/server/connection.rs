@@ -17,11 +17,11 @@ use std::task::{Context, Poll, ready};
 
 use tiercache_protocol::{Decoded, Decoder, Refusal, Request};
 
+use super::aside::Share;
 use super::buffers::AtOnce;
 use super::held::Why;
 use super::input::Input;
 use super::stream::Transport;
-use super::tasks::step_aside;
 use super::watching::stream_events;
 use super::worker::{Client, Place, Worker};
 use crate::clients::Doing;
@@ -34,6 +34,13 @@ const UNSENT_BYTES_SOFT: usize = 64 * 1024;
 /// Answers of one connection that are sent before the others have their turn: a thousand clients that
 /// ask for large values must not keep one that asks for a small one waiting for all of theirs.
 const TURN_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The same where many have long turns: a request that has just come waits for one of them.
+const CROWDED_TURN_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Requests beyond so many bytes wait until smaller ones are answered, where many connections are ready at once.
+const RUSHED_BYTES_MAX: usize = 8 * 1024;
+/// Requests of no more bytes are answered while those that were told to end still hold too much: these may be another
+/// worker's, which has to be scheduled first. What the answers take beyond the bound goes with the next turn.
+const SMALL_BYTES_MAX: usize = 1024;
 /// How often a connection lets others go first while those that were told to end still hold too much.
 const CROWDED_YIELDS_MAX: usize = 1024;
 
@@ -199,7 +206,7 @@ impl<S: Transport> Connection<S> {
     ) -> Poll<io::Result<Received>> {
         loop {
             if std::mem::take(&mut self.had_turn) && self.stream.may_have_more() {
-                cx.waker().wake_by_ref();
+                self.worker.tasks.will_step_aside(Share::Part);
                 return Poll::Pending;
             }
             let at_once = decoder.is_between_lines()
@@ -231,6 +238,12 @@ impl<S: Transport> Connection<S> {
         lent.received.clear();
         let bytes = ready!(self.stream.poll_receive(cx, &mut lent.received))?;
         self.had_turn = true;
+        if self.lets_others_first(bytes) {
+            let received = std::mem::replace(&mut lent.received, buffers.take_receive());
+            *input = Input::holding(received);
+            let at_once = None;
+            return Poll::Ready(Ok(Some(Received { bytes, at_once })));
+        }
         self.worker.progress(&self.client);
         let mut executor = self.worker.executor.borrow_mut();
         executor.begin_batch(self.client.fd());
@@ -253,6 +266,12 @@ impl<S: Transport> Connection<S> {
         self.answers.drain(..sent);
         let at_once = Some(answered);
         Poll::Ready(Ok(Some(Received { bytes, at_once })))
+    }
+
+    /// Whether so many bytes of requests wait until smaller ones are answered.
+    #[inline]
+    fn lets_others_first(&self, bytes: usize) -> bool {
+        bytes > RUSHED_BYTES_MAX && self.worker.tasks.is_rushed()
     }
 
     fn begin(&mut self, received: usize) {
@@ -280,8 +299,10 @@ impl<S: Transport> Connection<S> {
         let mut requests_left = self.worker.site.config.turn_requests_max;
         let mut looked_at = 0;
         let mut sent_bytes = 0;
-        if self.worker.site.held.is_crowded() {
-            self.give_way().await?;
+        if input.unconsumed().len() > SMALL_BYTES_MAX && self.worker.site.held.is_crowded() {
+            self.give_way(Share::Nothing).await?;
+        } else if decoder.pending().is_none() && self.lets_others_first(input.unconsumed().len()) {
+            self.give_way(Share::Full).await?;
         }
         while !input.unconsumed().is_empty() {
             let plain = match at_once.take() {
@@ -337,11 +358,13 @@ impl<S: Transport> Connection<S> {
                 sent_bytes += self.answers.len();
                 self.send().await?;
             }
-            let over = requests_left == 0 || sent_bytes >= TURN_ANSWER_BYTES_MAX;
+            let over = requests_left == 0
+                || sent_bytes >= TURN_ANSWER_BYTES_MAX
+                || (sent_bytes >= CROWDED_TURN_ANSWER_BYTES_MAX && self.worker.tasks.is_crowded());
             if over && !input.unconsumed().is_empty() {
                 requests_left = self.worker.site.config.turn_requests_max;
                 sent_bytes = 0;
-                self.give_way().await?;
+                self.give_way(Share::Full).await?;
             }
         }
         Ok((After::Goon, None))
@@ -392,7 +415,7 @@ impl<S: Transport> Connection<S> {
             );
             match flow {
                 Flow::Done => return Ok(After::Goon),
-                Flow::Flush => self.give_way().await?,
+                Flow::Flush => self.give_way(Share::Full).await?,
                 Flow::Wait(wait) => {
                     self.worker.wait(wait, &mut progress).await;
                     self.begin_again();
@@ -414,14 +437,14 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Sends what there is and lets the other connections of the worker have their turn.
-    async fn give_way(&mut self) -> io::Result<()> {
+    async fn give_way(&mut self, used: Share) -> io::Result<()> {
         self.send().await?;
         self.worker.executor.borrow().counters().conn_yields.bump();
         // Whoever waits for its turn holds no buffer for answers.
         let buffers = &self.worker.buffers;
         buffers.give_answer(std::mem::take(&mut self.answers));
         for _ in 0..CROWDED_YIELDS_MAX {
-            step_aside().await;
+            self.worker.tasks.step_aside(used).await;
             if !self.worker.site.held.is_crowded() {
                 break;
             }

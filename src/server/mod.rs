@@ -15,6 +15,7 @@
 mod accepted;
 mod acceptor;
 mod address;
+mod aside;
 mod auth;
 mod buffers;
 pub mod config;

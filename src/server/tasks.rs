@@ -2,14 +2,17 @@
 //! ready or somebody wakes it.
 //!
 //! ```text
-//!   look at the sockets ──▶ poll their tasks ──▶ poll who was woken ──┐
-//!        ▲ sleeps only when nobody is woken                           │
-//!        └────────────────────────────────────────────────────────────┘
+//!   look at the sockets ──▶ poll their tasks ──▶ poll who was woken ──▶ poll some who stepped aside ──┐
+//!        ▲ sleeps only when nobody is woken or stands aside                                           │
+//!        └────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! A task has one socket at most and is polled whenever that is ready, whatever it waits for: no
 //! waker is made or stored for a socket. Everything else a task may wait for (timers, other
 //! threads) wakes it in the usual way.
+//!
+//! Who steps aside for others stands in a queue of this thread, of which each round polls a few (`aside`): a request
+//! that has just come, and whoever is told to end, wait for no more than those.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -24,7 +27,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Relaxed},
 };
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use tokio::io::Interest;
@@ -32,6 +35,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
+use super::aside::{Aside, ROUND_TIME, Share};
 use super::reactor::{Events, Reactor, Sleep, Woken};
 use crate::socket::Readiness;
 
@@ -53,6 +57,11 @@ pub(super) struct Closer {
 }
 
 impl Closer {
+    #[inline]
+    fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
     /// Has the task dropped, wherever it waits, when its worker comes to it.
     pub(super) fn close(&self) {
         if !self.closed.swap(true, Relaxed) {
@@ -95,6 +104,10 @@ struct Task {
     alarm: Arc<Alarm>,
     waker: Waker,
     closer: Arc<Closer>,
+    /// It stands aside, and is polled when its turn comes there and not before.
+    stands_aside: bool,
+    /// It had so many turns and did not wait for anything between them.
+    turns_in_a_row: u32,
 }
 
 #[derive(Default)]
@@ -111,19 +124,11 @@ pub(super) struct Tasks {
     free: RefCell<Vec<usize>>,
     /// The number of the task that is polled, or was last.
     polled: Cell<usize>,
-}
-
-/// Lets the worker's other tasks have a turn first. The runtime's own way waits for a turn of the runtime.
-pub(super) async fn step_aside() {
-    let mut stepped = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut stepped, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    /// Who is polled wants to stand aside.
+    steps_aside: Cell<Option<Share>>,
+    aside: RefCell<Aside>,
+    /// The last look may not have told of all ready sockets.
+    rushed: Cell<bool>,
 }
 
 /// Waits until there is something to look at, or somebody is woken.
@@ -171,6 +176,8 @@ impl Vacancy<'_> {
             waker: Waker::from(Arc::clone(&alarm)),
             alarm,
             closer: Arc::clone(&closer),
+            stands_aside: false,
+            turns_in_a_row: 0,
         });
         let slot = Slot {
             readiness,
@@ -195,7 +202,50 @@ impl Tasks {
             slots: RefCell::default(),
             free: RefCell::default(),
             polled: Cell::default(),
+            steps_aside: Cell::default(),
+            aside: RefCell::default(),
+            rushed: Cell::default(),
         })
+    }
+
+    /// Has the task that is polled stand aside once it returns: it is polled again when its turn comes, whatever else
+    /// happens, after others had theirs.
+    #[inline]
+    pub(super) fn will_step_aside(&self, share: Share) {
+        self.steps_aside.set(Some(share));
+    }
+
+    /// Lets the worker's other tasks have a turn first. The runtime's own way waits for a turn of the runtime.
+    pub(super) async fn step_aside(&self, share: Share) {
+        let mut stepped = false;
+        poll_fn(|_| {
+            if std::mem::replace(&mut stepped, true) {
+                return Poll::Ready(());
+            }
+            self.will_step_aside(share);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether turns should be short: many have long ones, or more sockets are ready than one look tells of.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.rushed.get() || self.aside.borrow().is_crowded()
+    }
+
+    /// Whether more sockets were ready than the last look has told of.
+    #[inline]
+    pub(super) fn is_rushed(&self) -> bool {
+        self.rushed.get()
+    }
+
+    /// Whether the thread may sleep until its sockets say something, see [`Woken::may_sleep`].
+    fn may_sleep(&self) -> Sleep {
+        if self.aside.borrow().is_empty() {
+            self.reactor.woken().may_sleep()
+        } else {
+            Sleep::No
+        }
     }
 
     /// A place for one more task.
@@ -228,7 +278,7 @@ impl Tasks {
         let main = pin!(main);
         let mut turns = Turns::new(self, main, begin);
         while !turns.is_over() {
-            turns.turn(self.reactor.woken().may_sleep());
+            turns.turn(self.may_sleep());
         }
     }
 
@@ -279,6 +329,7 @@ impl Tasks {
             let more = turns.events.is_full();
             turns.events.clear();
             if needs_runtime() {
+                let more = more || !self.aside.borrow().is_empty();
                 if !more && woken.may_sleep_within_runtime() == Sleep::Yes {
                     if sockets.is_none() {
                         sockets = self.watched_by_runtime();
@@ -313,7 +364,7 @@ impl Tasks {
     fn poll_ready(&self, number: usize, told: EventFlags) {
         let task = self.slots.borrow_mut().get_mut(number).and_then(|slot| {
             slot.readiness.add(told);
-            slot.task.take()
+            slot.task.take_if(|task| !task.stands_aside)
         });
         if let Some(task) = task {
             self.poll(number, task);
@@ -322,13 +373,27 @@ impl Tasks {
 
     /// Polls a task because it was woken.
     fn poll_woken(&self, number: usize) {
-        let task = self
-            .slots
-            .borrow_mut()
-            .get_mut(number)
-            .and_then(|slot| slot.task.take());
+        let task = self.slots.borrow_mut().get_mut(number).and_then(|slot| {
+            if let Some(task) = &slot.task {
+                task.alarm.heard();
+            }
+            // Who is told to end has no need of a turn.
+            let now = |task: &mut Box<Task>| !task.stands_aside || task.closer.is_closed();
+            slot.task.take_if(now)
+        });
         if let Some(task) = task {
-            task.alarm.heard();
+            self.poll(number, task);
+        }
+    }
+
+    /// Polls a task because its turn has come. It may have ended, and another have its number.
+    fn poll_aside(&self, number: usize) {
+        let task = self.slots.borrow_mut().get_mut(number).and_then(|slot| {
+            let mut task = slot.task.take()?;
+            task.stands_aside = false;
+            Some(task)
+        });
+        if let Some(task) = task {
             self.poll(number, task);
         }
     }
@@ -337,17 +402,28 @@ impl Tasks {
     #[inline]
     fn poll(&self, number: usize, mut task: Box<Task>) {
         self.polled.set(number);
-        let over = task.closer.closed.load(Relaxed) || {
+        let over = task.closer.is_closed() || {
             let mut context = Context::from_waker(&task.waker);
             let future = task.future.as_mut();
             // A panic ends its task alone. Nothing of the task is used afterwards.
             catch_unwind(AssertUnwindSafe(|| future.poll(&mut context).is_ready())).unwrap_or(true)
         };
+        let steps_aside = self.steps_aside.take();
         if over {
             // Its number is free only once nothing of it is left.
             drop(task);
             self.free.borrow_mut().push(number);
-        } else if let Some(slot) = self.slots.borrow_mut().get_mut(number) {
+            return;
+        }
+        match steps_aside {
+            None => task.turns_in_a_row = 0,
+            Some(share) => {
+                task.stands_aside = true;
+                let share = share.after(&mut task.turns_in_a_row);
+                self.aside.borrow_mut().enter(number, share);
+            }
+        }
+        if let Some(slot) = self.slots.borrow_mut().get_mut(number) {
             slot.task = Some(task);
         }
     }
@@ -403,7 +479,7 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
     fn alone(&mut self, needs_runtime: impl Fn() -> bool) {
         for _ in 0..TURNS_ALONE_MAX {
             self.main_polled = false;
-            self.turn(self.tasks.reactor.woken().may_sleep());
+            self.turn(self.tasks.may_sleep());
             if self.main_polled || self.events.has_others() || needs_runtime() {
                 return;
             }
@@ -412,15 +488,49 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
 
     fn look(&mut self, sleep: Sleep) {
         self.tasks.reactor.look(&mut self.events, sleep);
+        self.tasks.rushed.set(self.events.is_full());
     }
 
-    /// Polls those whose sockets were seen to be ready, and those who are woken.
+    /// Polls those whose sockets were seen to be ready, those who are woken, and some of those who stand aside.
     fn poll(&mut self) {
         (self.begin)();
         for (number, told) in self.events.sockets() {
             self.tasks.poll_ready(number, told);
         }
         self.poll_woken();
+        if !self.tasks.aside.borrow().is_empty() {
+            self.poll_aside();
+        }
+    }
+
+    /// Polls those who stand aside, the light ones first, until the time is over or all had a turn; one of each kind at
+    /// least.
+    #[cold]
+    fn poll_aside(&mut self) {
+        let tasks = self.tasks;
+        let (light, heavy) = tasks.aside.borrow().counts();
+        let began = Instant::now();
+        let is_over = || began.elapsed() >= ROUND_TIME;
+        for _ in 0..light {
+            // The borrow ends before anything is polled.
+            let next = tasks.aside.borrow_mut().next_light();
+            if let Some(number) = next {
+                tasks.poll_aside(number);
+            }
+            if is_over() {
+                break;
+            }
+        }
+        for _ in 0..heavy {
+            // The borrow ends before anything is polled.
+            let next = tasks.aside.borrow_mut().next_heavy();
+            if let Some(number) = next {
+                tasks.poll_aside(number);
+            }
+            if is_over() {
+                break;
+            }
+        }
     }
 
     /// Polls those that were woken so far; who is woken meanwhile comes later.
@@ -442,5 +552,73 @@ impl<M, B> Drop for Turns<'_, M, B> {
         // A task holds the worker, which holds the tasks.
         let left = self.tasks.slots.take();
         drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tells that it is dropped.
+    struct Gone(Rc<Cell<bool>>);
+
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    /// Lets all that are woken have a round.
+    async fn next_round() {
+        let mut had = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut had, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    // Hundreds that are sent megabytes each take turns; whoever is told to end, or has something to do now, comes first.
+    #[test]
+    fn who_stands_aside_keeps_nobody_waiting() {
+        const MANY: usize = 300;
+        let tasks = Rc::new(Tasks::new().unwrap());
+        let turns = Rc::new(Cell::new(0));
+        let gone = Rc::new(Cell::new(false));
+        let mut closers = Vec::new();
+        for number in 0..MANY {
+            let (own, turns) = (Rc::downgrade(&tasks), Rc::clone(&turns));
+            let gone = (number == MANY - 1).then(|| Gone(Rc::clone(&gone)));
+            closers.push(tasks.vacancy().fill(async move {
+                let _gone = gone;
+                loop {
+                    turns.set(turns.get() + 1);
+                    // A turn that takes its time.
+                    let began = Instant::now();
+                    while began.elapsed() < ROUND_TIME / 2 {}
+                    own.upgrade().unwrap().step_aside(Share::Full).await;
+                }
+            }));
+        }
+        let main = async {
+            while turns.get() < 2 * MANY {
+                next_round().await;
+            }
+            let before = turns.get();
+            closers[MANY - 1].close();
+            let mut rounds = 0;
+            while !gone.get() {
+                next_round().await;
+                rounds += 1;
+            }
+            assert!(rounds <= 2, "{rounds} rounds");
+            let between = turns.get() - before;
+            assert!(between <= MANY / 10, "{between} turns came first");
+        };
+        tasks.run(main, || {});
+        assert!(turns.get() >= 2 * MANY);
     }
 }

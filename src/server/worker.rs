@@ -100,7 +100,7 @@ pub(super) struct Worker {
     /// borrow meanwhile.
     waiter: Executor,
     pub(super) buffers: Buffers,
-    tasks: Rc<Tasks>,
+    pub(super) tasks: Rc<Tasks>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     second: Cell<u32>,
     stopping: Cell<bool>,
