@@ -258,7 +258,7 @@ impl Drop for Mounted {
 #[ignore = "mounts a file system: scripts/reliability"]
 fn a_full_disk_is_no_business_of_clients() {
     const COUNT: u64 = 20_000;
-    const ROUNDS: u64 = 30;
+    let rounds = number_from_env("TIERCACHE_TEST_FULL_ROUNDS", 30);
     let scratch = TempDir::new().expect("a temporary folder can be made");
     let _disk = Mounted::new(scratch.path(), "64m");
     let (folder, ballast) = (scratch.path().join("dry"), scratch.path().join("ballast"));
@@ -268,8 +268,8 @@ fn a_full_disk_is_no_business_of_clients() {
         &["-m", "8", "--dry", &dry, "--dry-size", "40m"],
     );
     let mut paused = 0;
-    for round in 0..ROUNDS {
-        if round == ROUNDS / 3 {
+    for round in 0..rounds {
+        if round == rounds / 3 {
             fill(&ballast);
         }
         let stored = ITEMS.store(&mut server.connect(), 0..COUNT, round % 2);
@@ -283,7 +283,7 @@ fn a_full_disk_is_no_business_of_clients() {
     }
     let stats = server.stats();
     println!(
-        "paused in {paused} of {ROUNDS} rounds, {} items dropped",
+        "paused in {paused} of {rounds} rounds, {} items dropped",
         sum(&stats, "demote_dropped_")
     );
     assert!(paused > 0, "the disk was never full: {}", figures(&stats));
