@@ -65,11 +65,16 @@ impl Proxy {
         let (flags, exptime) = (store.flags, store.exptime.resolve(self.now()));
         let compares = store.compare.is_some();
         let depends = !compares && !matches!(store.mode, StoreMode::Set | StoreMode::Add);
+        // What makes an item where there is none is an `add` then: with a CAS unique, some versions do not make it (1.6.18).
+        let (mode, exptime_sent, vivify) = match (before, store.vivify) {
+            (Before::Absent, Some(exptime)) if depends => (StoreMode::Add, exptime, None),
+            _ => (store.mode, store.exptime, store.vivify),
+        };
         let compare = match depends {
+            true if mode == StoreMode::Add => None,
             true => before.cas(),
             false => store.compare,
         };
-        let mode = store.mode;
         let guard = self.begin_write(&key);
         let proxy = Rc::clone(self);
         let is_packet = matches!(store.form, Form::Binary(_));
@@ -86,6 +91,9 @@ impl Proxy {
                 let invalidate = store.invalidate && compares;
                 let store = Store {
                     form,
+                    mode,
+                    exptime: exptime_sent,
+                    vivify,
                     compare,
                     invalidate,
                     ..*store
