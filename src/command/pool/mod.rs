@@ -21,7 +21,7 @@ mod stage;
 mod stats;
 mod write;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ pub(super) struct Proxy {
     link: Link,
     local: RefCell<Local>,
     counters: Arc<Counters>,
+    /// Deletes with `x` that were sent, see [`Read`](read::Read).
+    clears: Cell<u64>,
     /// Counted for this thread, so that a look at them needs no atomic instruction.
     members: RefCell<Rc<Known>>,
 }
@@ -115,6 +117,7 @@ impl Proxy {
         Some(Rc::new(Proxy {
             link: Link::new(shared.settings.item_size_max),
             counters: Arc::clone(&local.counters),
+            clears: Cell::default(),
             local: RefCell::new(local),
             members: RefCell::new(Rc::new(Known {
                 generation,

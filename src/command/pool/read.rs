@@ -38,6 +38,9 @@ pub(super) struct Read {
     again: bool,
     /// Whether the pool that the key comes from was asked.
     pub(super) looked_up_in_old: bool,
+    /// Deletes with `x` that were sent before it. One that follows it keeps the CAS unique of what it clears: what the
+    /// read would give back then is another item.
+    clears: u64,
 }
 
 pub(super) enum AnswerAs {
@@ -129,6 +132,7 @@ impl Proxy {
                 copy,
                 again: false,
                 looked_up_in_old: false,
+                clears: self.clears.get(),
             },
             place,
         );
@@ -160,6 +164,7 @@ impl Proxy {
                 copy: None,
                 again: false,
                 looked_up_in_old: false,
+                clears: self.clears.get(),
             },
             place,
         );
@@ -286,7 +291,8 @@ impl Proxy {
         facts: &MetaFacts<'_>,
     ) {
         self.count_read(read, Event::Hit);
-        if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won {
+        let is_cleared = read.clears != self.clears.get();
+        if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won && !is_cleared {
             self.give_back(asked, &read.key, facts.cas);
         }
         if guard.fence.is_some()

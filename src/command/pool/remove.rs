@@ -44,6 +44,9 @@ impl Proxy {
         if answer_as.is_meta() {
             counters.cmd_meta.bump();
         }
+        if delete.clear {
+            self.clears.update(|count| count + 1);
+        }
         let key: Box<[u8]> = delete.key.into();
         let server = self.server(delete.key);
         let asked_server = Arc::clone(&server);
