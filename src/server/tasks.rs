@@ -510,27 +510,20 @@ impl<'a, M: Future<Output = ()>, B: Fn()> Turns<'a, M, B> {
         let tasks = self.tasks;
         let (light, heavy) = tasks.aside.borrow().counts();
         let began = Instant::now();
-        let is_over = || began.elapsed() >= ROUND_TIME;
-        for _ in 0..light {
-            // The borrow ends before anything is polled.
-            let next = tasks.aside.borrow_mut().next_light();
-            if let Some(number) = next {
-                tasks.poll_aside(number);
+        let poll_some = |count: usize, next: fn(&mut Aside) -> Option<usize>| {
+            for _ in 0..count {
+                // The borrow ends before anything is polled.
+                let number = next(&mut tasks.aside.borrow_mut());
+                if let Some(number) = number {
+                    tasks.poll_aside(number);
+                }
+                if began.elapsed() >= ROUND_TIME {
+                    break;
+                }
             }
-            if is_over() {
-                break;
-            }
-        }
-        for _ in 0..heavy {
-            // The borrow ends before anything is polled.
-            let next = tasks.aside.borrow_mut().next_heavy();
-            if let Some(number) = next {
-                tasks.poll_aside(number);
-            }
-            if is_over() {
-                break;
-            }
-        }
+        };
+        poll_some(light, Aside::next_light);
+        poll_some(heavy, Aside::next_heavy);
     }
 
     /// Polls those that were woken so far; who is woken meanwhile comes later.

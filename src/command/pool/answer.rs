@@ -4,7 +4,6 @@ use tiercache_protocol::reply::{MetaReply, MetaStatus, Reply};
 use tiercache_protocol::request::Form;
 
 use super::relay::{self, Asked};
-use super::stage::{Again, Stage};
 use super::{Place, failed};
 use crate::upstream::{Failure, Outcome, Verdict};
 
@@ -87,14 +86,6 @@ pub(super) fn status(outcome: &Outcome<'_>) -> Option<MetaStatus> {
         Outcome::Reply(Reply::Meta(reply)) => Some(reply.status),
         _ => None,
     }
-}
-
-/// Has a request executed anew: its place among the answers stays empty, and it gets another.
-pub(super) fn begin_again(again: Again, place: Place) -> Verdict {
-    place.fill(|_| {});
-    // The client may have left.
-    let _ = again.send(Stage::Begins);
-    Verdict::Fits
 }
 
 /// Answers a command that depends on what the server has under the key, which the client deleted.

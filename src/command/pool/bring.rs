@@ -66,10 +66,17 @@ struct Moving {
 pub(super) enum Lease {
     /// No item: its end is waited for.
     NotMine,
-    /// The client's own, if it has this CAS unique.
-    Mine(Option<u64>),
+    /// No item either, but for the client's own, which has this CAS unique.
+    Mine(u64),
     /// What the request asks for, whoever fills it.
     Whoevers,
+}
+
+impl Lease {
+    /// To a request that compares a CAS unique, or none.
+    pub(super) fn of(compare: Option<u64>) -> Lease {
+        compare.map_or(Lease::NotMine, Lease::Mine)
+    }
 }
 
 /// Whether an item is a lease: it has no value, and its reader is told that another one fills it.
@@ -145,7 +152,7 @@ impl Proxy {
             }
             // Its time to live tells a lease from an item that a client is to fill.
             Some(cas) if is_lease(reply, &facts) && lives_short => match moving.lease {
-                Lease::Mine(Some(mine)) if mine == cas => then(Before::Present(cas)),
+                Lease::Mine(mine) if mine == cas => then(Before::Present(cas)),
                 Lease::Whoevers => then(Before::Unknown),
                 _ => self.look_again(moving, then),
             },

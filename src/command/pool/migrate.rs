@@ -18,10 +18,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tiercache_protocol::encode;
 use tiercache_protocol::exptime::Exptime;
 use tiercache_protocol::reply::Reply;
-use tiercache_protocol::request::{Delete, Form, Request, StoreMode};
-use tiercache_protocol::{encode, encode_request};
+use tiercache_protocol::request::{Delete, Request, StoreMode};
 use tokio::sync::oneshot;
 
 use super::super::detail::Event;
@@ -34,6 +34,16 @@ use super::{Place, Proxy, failed};
 use crate::upstream::config::Sharing;
 use crate::upstream::{Failure, Outcome, Server, Verdict};
 
+/// Answers a read as one of keys without an item.
+fn miss(request: &Request<'_>, out: &mut Vec<u8>) {
+    match request {
+        Request::Get(get) if get.last => encode::end(out),
+        Request::GetOne(get) => encode::binary_miss(out, get.form, get.key),
+        Request::Retrieve(retrieve) => encode::meta_miss(out, &retrieve.form),
+        _ => {}
+    }
+}
+
 /// Whether a delete is the same whatever is under its key.
 fn is_blind(delete: &Delete<'_>) -> bool {
     delete.compare.is_none() && !delete.invalidate && !delete.clear
@@ -41,8 +51,8 @@ fn is_blind(delete: &Delete<'_>) -> bool {
 
 impl Proxy {
     /// Begins what has to be done in the old pool before `request` is executed. Tells what was found if
-    /// that is known at once; else the receiver hears it.
-    /// Nothing is deleted there `again` for a request that is begun anew.
+    /// that is known at once; else the receiver hears it. For a request that is begun `again`, what was to be
+    /// deleted there is deleted.
     pub(super) fn before(
         self: &Rc<Proxy>,
         request: &Request<'_>,
@@ -61,14 +71,14 @@ impl Proxy {
         match request {
             Request::Store(store) => match store.mode {
                 StoreMode::Set if store.compare.is_none() => self.delete_first(store.key, &all),
-                _ => self.bring_first(store.key, Lease::Mine(store.compare), again, &all),
+                _ => self.bring_first(store.key, Lease::of(store.compare), again, &all),
             },
             Request::Delete(delete) if is_blind(delete) => self.delete_first(delete.key, &all),
             Request::Delete(delete) => {
-                self.bring_first(delete.key, Lease::Mine(delete.compare), again, &all);
+                self.bring_first(delete.key, Lease::of(delete.compare), again, &all);
             }
             Request::Arithmetic(request) => {
-                self.bring_first(request.key, Lease::Mine(request.compare), again, &all);
+                self.bring_first(request.key, Lease::of(request.compare), again, &all);
             }
             Request::Touch(touch) => self.bring_first(touch.key, Lease::NotMine, again, &all),
             Request::Get(get) => {
@@ -107,10 +117,7 @@ impl Proxy {
         out: &mut Vec<u8>,
     ) -> bool {
         match request {
-            Request::Get(get) if get.last => encode::end(out),
-            Request::Get(_) => {}
-            Request::GetOne(get) => encode::binary_miss(out, get.form, get.key),
-            Request::Retrieve(retrieve) => encode::meta_miss(out, &retrieve.form),
+            Request::Get(_) | Request::GetOne(_) | Request::Retrieve(_) => miss(request, out),
             Request::Store(store) => failed(out, &store.form, failure),
             Request::Arithmetic(arithmetic) => failed(out, &arithmetic.form, failure),
             Request::Touch(touch) => failed(out, &touch.form, failure),
@@ -129,17 +136,17 @@ impl Proxy {
     /// Answers a read that touches an item of which there is none, as a miss: sent, it could meet a lease. False for
     /// what is executed all the same.
     pub(super) fn miss_touched(&self, request: &Request<'_>, out: &mut Vec<u8>) -> bool {
-        match request {
+        let is_of_found_key = match request {
             // What was found is only that of the last one of several keys.
-            Request::Get(get) if get.keys.clone().count() > 1 => return false,
-            Request::Get(get) if get.last => encode::end(out),
-            Request::Get(_) => {}
-            Request::GetOne(get) => encode::binary_miss(out, get.form, get.key),
-            Request::Retrieve(retrieve) if retrieve.vivify.is_none() => {
-                encode::meta_miss(out, &retrieve.form);
-            }
-            _ => return false,
+            Request::Get(get) => get.keys.clone().count() == 1,
+            Request::GetOne(_) => true,
+            Request::Retrieve(retrieve) => retrieve.vivify.is_none(),
+            _ => false,
+        };
+        if !is_of_found_key {
+            return false;
         }
+        miss(request, out);
         self.counters.cmd_get.bump();
         self.counters.get_misses.bump();
         true
@@ -202,13 +209,9 @@ impl Proxy {
         let members = Rc::clone(&self.members.borrow());
         for server in members.old_servers() {
             let (all, flushed) = (Rc::clone(all), Arc::clone(server));
-            let request = Request::FlushAll {
-                delay,
-                form: Form::TEXT,
-            };
-            self.link.request(
+            self.flush_at(
                 server,
-                |out, _| encode_request(out, &request),
+                delay,
                 Box::new(move |outcome| {
                     let failure = match outcome {
                         Outcome::Reply(Reply::Ok) => return Verdict::Fits,

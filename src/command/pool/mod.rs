@@ -36,10 +36,10 @@ use crate::clock::UnixSeconds;
 use crate::metrics::Counters;
 use crate::tier::{Copied, Copies, Fence, Local};
 use crate::upstream::config::Sharing;
-use crate::upstream::{Dialect, Failure, Home, Link, Members, Pools, Server};
+use crate::upstream::{Dialect, Failure, Home, Link, Members, Pools, Server, Verdict};
 use remove::Kept;
-use stage::Before;
 pub(super) use stage::Stage;
+use stage::{Again, Before};
 
 /// The pools that a process answers from.
 pub struct Upstream {
@@ -217,22 +217,27 @@ impl Proxy {
         }
     }
 
-    /// Ends a write that was not executed.
-    fn give_up_write(&self, key: &[u8], guard: Guard) {
-        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence) {
-            copies.end_write(&mut self.local.borrow_mut(), key, fence, None);
-        }
-    }
-
     fn end_write(&self, key: &[u8], guard: Guard, taken: Option<&Copied<'_>>, place: &Place) {
         let stands = self.stands(&guard);
-        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence) {
-            let taken = taken.filter(|_| stands);
-            copies.end_write(&mut self.local.borrow_mut(), key, fence, taken);
-        }
+        self.end_fence(key, guard, taken.filter(|_| stands));
         if !stands {
             self.delete_where_it_moved(key, place);
         }
+    }
+
+    fn end_fence(&self, key: &[u8], guard: Guard, taken: Option<&Copied<'_>>) {
+        if let (Some(copies), Some(fence)) = (self.copies(), guard.fence) {
+            copies.end_write(&mut self.local.borrow_mut(), key, fence, taken);
+        }
+    }
+
+    /// Has a write that was not executed begun anew: its place among the answers stays empty, and it gets another.
+    fn begin_again(&self, again: Again, key: &[u8], guard: Guard, place: Place) -> Verdict {
+        self.end_fence(key, guard, None);
+        place.fill(|_| {});
+        // The client may have left.
+        let _ = again.send(Stage::Begins);
+        Verdict::Fits
     }
 
     /// Deletes a key wherever it may lie by now, of which a write was under way while the pools were replaced: what the
@@ -277,21 +282,17 @@ impl Executor {
         let Some(late) = progress.late.clone() else {
             return self.execute_here(request, progress, out);
         };
-        if progress.stage == Stage::Answered {
-            return Flow::Done;
-        }
-        if late.is_full() {
-            return Flow::Flush;
-        }
-        if progress.stage == Stage::Begins {
-            match proxy.before(request, progress.tried_until.is_some()) {
-                Ok(before) => progress.stage = Stage::Prepared(before),
-                Err(told) => return Flow::Wait(Wait(For::Pool(told))),
-            }
-        }
         let before = match progress.stage {
+            Stage::Answered => return Flow::Done,
+            _ if late.is_full() => return Flow::Flush,
             Stage::Prepared(before) => before,
-            Stage::Begins | Stage::Answered => Before::Unknown,
+            Stage::Begins => match proxy.before(request, progress.tried_until.is_some()) {
+                Ok(before) => {
+                    progress.stage = Stage::Prepared(before);
+                    before
+                }
+                Err(told) => return Flow::Wait(Wait(For::Pool(told))),
+            },
         };
         let refused = match before {
             Before::Failed(failure) => proxy.refuse(request, failure, &late, out),

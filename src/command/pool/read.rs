@@ -14,7 +14,7 @@ use super::super::is_plain;
 use super::bring::is_lease;
 use super::copy::CopyToConfirm;
 use super::relay::{self, Asked};
-use super::{Guard, Place, Proxy, exptime, failed, form_for_pool};
+use super::{Guard, Known, Place, Proxy, exptime, failed, form_for_pool};
 use crate::tier::Copied;
 use crate::upstream::{Failure, Outcome, Server, Verdict, meta_form};
 
@@ -173,7 +173,6 @@ impl Proxy {
     pub(super) fn read(self: &Rc<Proxy>, mut read: Read, place: Place) {
         let members = Rc::clone(&self.members.borrow());
         let server = members.server(&read.key);
-        let asked = Arc::clone(server);
         if server.missed_delete(&read.key) {
             return self.miss(&read, place);
         }
@@ -185,7 +184,7 @@ impl Proxy {
         } else {
             self.begin_read(&read.key)
         };
-        let proxy = Rc::clone(self);
+        let (proxy, asked) = (Rc::clone(self), Rc::clone(&members));
         let read = Rc::new(read);
         let sent = Rc::clone(&read);
         self.link.request(
@@ -198,7 +197,7 @@ impl Proxy {
     fn read_answered(
         self: &Rc<Proxy>,
         read: Rc<Read>,
-        asked: &Arc<Server>,
+        asked: &Known,
         guard: Guard,
         place: Place,
         outcome: &Outcome<'_>,
@@ -241,10 +240,9 @@ impl Proxy {
             self.miss(&read, place);
             return Verdict::Garbled;
         }
-        let members = Rc::clone(&self.members.borrow());
-        let is_leased = is_lease(reply, &facts) && members.may_be_leased(&read.key);
+        let is_leased = is_lease(reply, &facts) && self.members.borrow().may_be_leased(&read.key);
         let is_missing = reply.status == MetaStatus::Miss || is_leased;
-        let (read, place) = match is_missing && members.is_migrating() {
+        let (read, place) = match is_missing && self.members.borrow().is_migrating() {
             true => match self.read_old(read, place) {
                 Ok(()) => return Verdict::Fits,
                 Err(given_back) => given_back,
@@ -284,7 +282,7 @@ impl Proxy {
     fn hit(
         &self,
         read: &Read,
-        asked: &Arc<Server>,
+        asked: &Known,
         guard: Guard,
         place: Place,
         reply: &MetaReply<'_>,
@@ -293,7 +291,7 @@ impl Proxy {
         self.count_read(read, Event::Hit);
         let is_cleared = read.clears != self.clears.get();
         if !matches!(read.answer_as, AnswerAs::Meta(_)) && facts.won && !is_cleared {
-            self.give_back(asked, &read.key, facts.cas);
+            self.give_back(asked.server(&read.key), &read.key, facts.cas);
         }
         if guard.fence.is_some()
             && let Some(copied) =

@@ -12,11 +12,11 @@ use tiercache_protocol::request::{Delete, Form, Request};
 
 use super::super::detail::Event;
 use super::super::late::Late;
-use super::answer::{AnswerAs, answer, begin_again, status};
+use super::answer::{AnswerAs, answer, status};
 use super::relay;
 use super::stage::{Again, Before, Fate};
 use super::{Place, Proxy, failed, form_for_pool};
-use crate::upstream::{Failure, Outcome, Server, Verdict, encode_delete, meta_form};
+use crate::upstream::{Done, Failure, Outcome, Server, Verdict, encode_delete, meta_form};
 
 /// Seconds by which two clocks of whole seconds may differ about a delayed flush.
 const FLUSH_SLACK_SECONDS: u32 = 2;
@@ -82,8 +82,7 @@ impl Proxy {
                 if fate == Fate::Again
                     && let Some(again) = again
                 {
-                    proxy.give_up_write(&key, guard);
-                    return begin_again(again, place);
+                    return proxy.begin_again(again, &key, guard, place);
                 }
                 proxy.end_write(&key, guard, None, &place);
                 let altered = fate.alter(&outcome);
@@ -183,6 +182,16 @@ impl Proxy {
             .saturating_add(FLUSH_SLACK_SECONDS)
     }
 
+    /// Asks one server to flush.
+    pub(super) fn flush_at(&self, server: &Arc<Server>, delay: Exptime, done: Done) {
+        let request = Request::FlushAll {
+            delay,
+            form: Form::TEXT,
+        };
+        self.link
+            .request(server, |out, _| encode_request(out, &request), done);
+    }
+
     /// Flushes all servers; the answer comes with the last of theirs. It is an error if an old pool failed `before`.
     pub(super) fn flush_all(
         self: &Rc<Proxy>,
@@ -202,28 +211,24 @@ impl Proxy {
         }
         let members = Rc::clone(&self.members.borrow());
         let waiting = Rc::new(Cell::new(members.servers().len()));
-        let failed_before = match before {
-            Before::Failed(failure) => {
-                let mut text = Vec::new();
-                failed(&mut text, &form, failure);
-                Some(text)
-            }
-            _ => None,
+        let text_of = move |failure| {
+            let mut text = Vec::new();
+            failed(&mut text, &form, failure);
+            Some(text)
         };
-        let failures = Rc::new(Cell::new(failed_before));
+        let failures = Rc::new(Cell::new(match before {
+            Before::Failed(failure) => text_of(failure),
+            _ => None,
+        }));
         let place = Rc::new(Cell::new(Some(place)));
         for server in members.servers() {
             let (waiting, failures, place) =
                 (Rc::clone(&waiting), Rc::clone(&failures), Rc::clone(&place));
             let (proxy, flushed) = (Rc::clone(self), Arc::clone(server));
             let is_used = members.is_used(server);
-            let request = Request::FlushAll {
-                delay,
-                form: Form::TEXT,
-            };
-            self.link.request(
+            self.flush_at(
                 server,
-                |out, _| encode_request(out, &request),
+                delay,
                 Box::new(move |outcome| {
                     let verdict = match outcome {
                         Outcome::Reply(Reply::Ok) => Verdict::Fits,
@@ -237,9 +242,7 @@ impl Proxy {
                             if at_once {
                                 flushed.keep_flush();
                             }
-                            let mut text = Vec::new();
-                            failed(&mut text, &form, Failure::Lost);
-                            failures.set(Some(text));
+                            failures.set(text_of(Failure::Lost));
                             Verdict::Garbled
                         }
                         Outcome::Failed(failure) => {
@@ -248,9 +251,7 @@ impl Proxy {
                             }
                             // One that has left the pools is told if it comes back.
                             if is_used || !at_once {
-                                let mut text = Vec::new();
-                                failed(&mut text, &form, failure);
-                                failures.set(Some(text));
+                                failures.set(text_of(failure));
                             }
                             Verdict::Fits
                         }

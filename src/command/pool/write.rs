@@ -10,7 +10,7 @@ use tiercache_protocol::request::{
 };
 
 use super::super::detail::Event;
-use super::answer::{AnswerAs, answer, begin_again, behind, garbled, status};
+use super::answer::{AnswerAs, answer, behind, garbled, status};
 use super::relay;
 use super::stage::{Again, Before, Fate};
 use super::{Place, Proxy, failed, form_for_pool};
@@ -109,8 +109,7 @@ impl Proxy {
                 if fate == Fate::Again
                     && let Some(again) = again
                 {
-                    proxy.give_up_write(&key, guard);
-                    return begin_again(again, place);
+                    return proxy.begin_again(again, &key, guard, place);
                 }
                 let altered = fate.alter(&outcome);
                 let outcome = fate.settle(outcome, altered.as_ref());
@@ -194,8 +193,7 @@ impl Proxy {
                 }) = outcome
                     && let Some(again) = again
                 {
-                    proxy.give_up_write(&key, guard);
-                    return begin_again(again, place);
+                    return proxy.begin_again(again, &key, guard, place);
                 }
                 proxy.end_write(&key, guard, None, &place);
                 match (status(&outcome), decrement) {
